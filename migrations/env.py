@@ -1,0 +1,89 @@
+"""Runs the migrations: one transaction each, one migrator at a time.
+
+The connection comes from the caller (`config.attributes["connection"]`, as the tests and
+`indexd db` hand it over) or from INDEXD_DATABASE_URL. Offline (`--sql`) needs neither.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from alembic import context
+from sqlalchemy import Connection, NullPool, create_engine, text
+
+from indexd.errors import ConfigurationError
+from indexd.schema import SCHEMA, metadata
+from indexd.urls import sqlalchemy_url
+
+MIGRATE_LOCK = "hashtextextended('indexd:migrate', 0)"
+
+
+def include_name(name: str | None, kind: str, _parents: object) -> bool:
+    """Compare the schema indexd only: a shared database may hold others."""
+    return name == SCHEMA if kind == "schema" else True
+
+
+def configure(connection: Connection | None) -> None:
+    context.configure(
+        connection=connection,
+        dialect_name=None if connection else "postgresql",
+        target_metadata=metadata,
+        version_table_schema=SCHEMA,
+        include_schemas=True,
+        include_name=include_name,
+        compare_server_default=True,
+        transaction_per_migration=True,
+        literal_binds=connection is None,
+    )
+
+
+@contextmanager
+def only_migrator(connection: Connection) -> Iterator[None]:
+    """Hold the migration lock on a connection of its own for the whole run.
+
+    It is polled: a migrator that waits inside `pg_advisory_lock` holds a snapshot, and
+    CREATE INDEX CONCURRENTLY in the other one would wait for that (a deadlock).
+    """
+    with connection.engine.connect().execution_options(
+        isolation_level="AUTOCOMMIT"
+    ) as lock_connection:
+        while not lock_connection.scalar(text(f"SELECT pg_try_advisory_lock({MIGRATE_LOCK})")):
+            time.sleep(0.2)
+        try:
+            yield
+        finally:
+            lock_connection.execute(text(f"SELECT pg_advisory_unlock({MIGRATE_LOCK})"))
+
+
+def migrate(connection: Connection) -> None:
+    with only_migrator(connection):
+        connection.execute(text("SET lock_timeout = '4s'"))
+        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        connection.commit()
+        configure(connection)
+        with context.begin_transaction():
+            context.run_migrations()
+        connection.commit()
+
+
+def run() -> None:
+    if context.is_offline_mode():
+        configure(None)
+        with context.begin_transaction():
+            context.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            context.run_migrations()
+        return
+    handed_over: Connection | None = context.config.attributes.get("connection")
+    if handed_over is not None:
+        migrate(handed_over)
+        return
+    url = os.environ.get("INDEXD_DATABASE_URL")
+    if not url:
+        raise ConfigurationError("set INDEXD_DATABASE_URL to the database to migrate")
+    engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
+    with engine.connect() as connection:
+        migrate(connection)
+
+
+run()

@@ -1,0 +1,141 @@
+"""The streamed body of /index/bulk: one upsert request per line, written in batches."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from litestar import Request
+
+from indexd.api.parse import document_from
+from indexd.api.structs import BulkOut, LineError, UpsertIn
+from indexd.api.wire import decoded, require_content_type
+from indexd.errors import BodyTooLarge, IndexdError, InvalidRequest
+from indexd.service import Service
+from indexd.store import documents
+from indexd.store.documents import Document, Written
+
+BATCH_DOCUMENTS = 256
+BATCH_BYTES = 4 * 2**20
+LISTED_ERRORS = 100
+
+CONTENT_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+
+_decoder = msgspec.json.Decoder(UpsertIn)
+
+
+class _Batch:
+    """Lines read and not yet written. No document is in it twice: the later line must win."""
+
+    def __init__(self) -> None:
+        self.lines: list[int] = []
+        self.documents: list[Document] = []
+        self.keys: set[tuple[str, str]] = set()
+        self.bytes = 0
+
+    def add(self, line: int, document: Document, size: int) -> None:
+        self.lines.append(line)
+        self.documents.append(document)
+        self.keys.add((document.namespace, document.doc_id))
+        self.bytes += size
+
+    def must_go_before(self, document: Document) -> bool:
+        return (document.namespace, document.doc_id) in self.keys
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.documents) >= BATCH_DOCUMENTS or self.bytes >= BATCH_BYTES
+
+
+async def take(request: Request[Any, Any, Any], service: Service) -> BulkOut:
+    """Read lines as they come and write them batch by batch; a bad one stops none of the others."""
+    require_content_type(request.headers.get("content-type", ""), *CONTENT_TYPES)
+    out = BulkOut()
+    batch = _Batch()
+    async for number, line in _lines(request.stream(), service.settings.max_line_bytes):
+        try:
+            if isinstance(line, IndexdError):
+                raise line
+            sent: UpsertIn | None = None
+            sent = decoded(line, _decoder)
+            document = document_from(sent)
+        except IndexdError as error:
+            _refuse(out, number, sent.doc_id if sent else None, error)
+            continue
+        if batch.must_go_before(document):
+            batch = await _write(batch, service, out)
+        batch.add(number, document, len(line))
+        if batch.is_full:
+            batch = await _write(batch, service, out)
+    await _write(batch, service, out)
+    out.errors.sort(key=lambda error: error.line)
+    del out.errors[LISTED_ERRORS:]
+    return out
+
+
+async def _lines(
+    stream: AsyncIterator[bytes], limit: int
+) -> AsyncIterator[tuple[int, bytes | BodyTooLarge]]:
+    """Number and content of each line that is not blank, holding no more than one of them."""
+    number, kept, too_long = 1, bytearray(), False
+    async for piece in stream:
+        *ended, open_end = piece.split(b"\n")
+        for part in ended:
+            kept += part
+            if too_long or len(kept) > limit:
+                yield number, _too_large(limit)
+            elif not kept.isspace() and kept:
+                yield number, bytes(kept)
+            number, kept, too_long = number + 1, bytearray(), False
+        if too_long or len(kept) + len(open_end) > limit:
+            kept, too_long = bytearray(), True
+        else:
+            kept += open_end
+    if too_long:
+        yield number, _too_large(limit)
+    elif kept and not kept.isspace():
+        yield number, bytes(kept)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the line is longer than max_line_bytes allows ({limit})")
+
+
+async def _write(batch: _Batch, service: Service, out: BulkOut) -> _Batch:
+    """Write a batch, count what came of it, and begin a new one."""
+    if not batch.documents:
+        return batch
+    at = service.now()
+    try:
+        outcomes: list[Written | IndexdError] = [
+            *await service.database.write(
+                lambda connection: documents.upsert_many(connection, batch.documents, at=at)
+            )
+        ]
+    except InvalidRequest:
+        # One of them holds what PostgreSQL refuses: alone, only that one fails.
+        outcomes = [await _write_alone(document, service) for document in batch.documents]
+    for line, document, outcome in zip(batch.lines, batch.documents, outcomes, strict=True):
+        refused = outcome if isinstance(outcome, IndexdError) else outcome.refused
+        if refused or isinstance(outcome, IndexdError):
+            _refuse(out, line, document.doc_id, refused or IndexdError())
+            continue
+        out.accepted += 1
+        out.chunks += outcome.chunks
+        out.unchanged += outcome.unchanged
+    return _Batch()
+
+
+async def _write_alone(document: Document, service: Service) -> Written | IndexdError:
+    at = service.now()
+    try:
+        return await service.database.write(
+            lambda connection: documents.upsert(connection, document, at=at)
+        )
+    except InvalidRequest as error:
+        return error
+
+
+def _refuse(out: BulkOut, line: int, doc_id: str | None, error: IndexdError) -> None:
+    out.failed += 1
+    if len(out.errors) < 2 * LISTED_ERRORS + BATCH_DOCUMENTS:
+        out.errors.append(LineError(line, doc_id, error.code, error.message))

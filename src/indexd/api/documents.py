@@ -1,0 +1,65 @@
+"""Routes that write: upsert, bulk, delete."""
+
+from typing import Annotated
+
+import structlog
+from litestar import Request, post
+from litestar.datastructures import State
+from litestar.di import NamedDependency
+from litestar.params import Body
+
+from indexd.api import bulk as bulk_body
+from indexd.api import openapi
+from indexd.api.openapi import NdjsonBody, example
+from indexd.api.parse import checked_id, document_from, namespace_of
+from indexd.api.structs import BulkOut, DeleteIn, DeleteOut, UpsertIn, UpsertOut
+from indexd.api.wire import Json
+from indexd.service import Service
+from indexd.store import documents, forget
+
+ANONYMOUS = "anonymous"
+
+
+@post("/index/upsert", dto=Json[UpsertIn], return_dto=None, status_code=200, operation_id="Upsert")
+async def upsert(
+    data: Annotated[UpsertIn, Body(examples=example(openapi.UPSERT))],
+    service: NamedDependency[Service],
+) -> UpsertOut:
+    """Store a document with its chunks, replacing what it was before as a whole."""
+    structlog.contextvars.bind_contextvars(doc_id=data.doc_id, namespace=data.namespace)
+    document = document_from(data)
+    structlog.contextvars.bind_contextvars(namespace=document.namespace)
+    at = service.now()
+    written = await service.database.write(
+        lambda connection: documents.upsert(connection, document, at=at)
+    )
+    return UpsertOut(written.chunks, document.namespace, written.unchanged)
+
+
+@post(
+    "/index/bulk",
+    status_code=200,
+    operation_id="Bulk",
+    operation_class=NdjsonBody,
+    request_max_body_size=None,
+)
+async def bulk(request: Request[None, None, State], service: NamedDependency[Service]) -> BulkOut:
+    """Store many documents: one upsert per line, each whole or not at all."""
+    return await bulk_body.take(request, service)
+
+
+@post("/index/delete", dto=Json[DeleteIn], return_dto=None, status_code=200, operation_id="Delete")
+async def delete(
+    data: Annotated[DeleteIn, Body(examples=example(openapi.DELETE))],
+    service: NamedDependency[Service],
+) -> DeleteOut:
+    """Forget one document; also accepted when it is not there."""
+    doc_id = checked_id(data.doc_id, "doc_id")
+    namespace = namespace_of(data.namespace)
+    structlog.contextvars.bind_contextvars(doc_id=doc_id, namespace=namespace)
+    at = service.now()
+    gone = await service.database.write(
+        lambda connection: forget.delete(connection, namespace, doc_id, at=at, actor=ANONYMOUS)
+    )
+    service.metrics.forgotten.labels(namespace, "manual").inc(gone.count)
+    return DeleteOut()

@@ -1,0 +1,186 @@
+"""From a request's struct to what the store takes; every check that needs no database."""
+
+import re
+from datetime import UTC, datetime
+
+from msgspec import UNSET
+
+from indexd import vectors
+from indexd.api.structs import ChunkIn, FiltersIn, Object, QueryIn, SearchIn, SourceRefIn, UpsertIn
+from indexd.api.wire import check_depth
+from indexd.errors import DuplicateChunkId, InvalidEmbedding, InvalidField, MissingQuery
+from indexd.store.documents import Chunk, Document, SourceRef
+from indexd.store.filters import Filters
+from indexd.store.search import Search
+
+DEFAULT_NAMESPACE = "default"
+MAX_NAMESPACE = 128
+MAX_ID = 512
+DEFAULT_K = 10
+
+_OFFSET = re.compile(r"(line|byte):[0-9]+(-[0-9]+)?|offset:[0-9]+")
+
+
+def namespace_of(name: str | None) -> str:
+    """Trimmed; missing, empty or blank is `default`."""
+    trimmed = (name or "").strip() or DEFAULT_NAMESPACE
+    if len(trimmed) > MAX_NAMESPACE:
+        raise InvalidField(
+            f"namespace: expected at most {MAX_NAMESPACE} characters, got {len(trimmed)}"
+        )
+    return trimmed
+
+
+def checked_id(value: str, where: str) -> str:
+    if not 1 <= len(value) <= MAX_ID:
+        raise InvalidField(f"{where}: expected 1 to {MAX_ID} characters, got {len(value)}")
+    return value
+
+
+def utc(moment: datetime | None, where: str) -> datetime | None:
+    """The same moment in UTC, which must lie in the years 0001 to 9999."""
+    if moment is None:
+        return None
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidField(f"{where}: expected a time in the years 0001 to 9999 UTC") from error
+
+
+def document_from(request: UpsertIn) -> Document:
+    """Check everything that can be checked without the database; raises InvalidRequest."""
+    doc_id = checked_id(request.doc_id, "doc_id")
+    if not request.chunks:
+        raise InvalidField("chunks: expected at least one; to empty a document, delete it")
+    half_life = request.half_life_seconds
+    if half_life is not None and not half_life > 0:
+        raise InvalidField("half_life_seconds: expected a positive number or null")
+    check_depth(request.meta or {}, "meta")
+    chunks = tuple(_chunk(doc_id, place, sent) for place, sent in enumerate(request.chunks))
+    _check_siblings(chunks)
+    return Document(
+        namespace=namespace_of(request.namespace),
+        doc_id=doc_id,
+        chunks=chunks,
+        meta=request.meta or {},
+        source_ref=_source_ref(request.source_ref) if request.source_ref else None,
+        half_life_seconds=half_life,
+        ingested_at=utc(request.ingested_at, "ingested_at"),
+    )
+
+
+def _chunk(doc_id: str, place: int, sent: ChunkIn) -> Chunk:
+    where = f"chunks[{place}]"
+    if None not in (sent.id, sent.chunk_id) and sent.id != sent.chunk_id:
+        raise InvalidField(f"{where}: id and chunk_id differ, expected one of them")
+    given = sent.id if sent.id is not None else sent.chunk_id
+    chunk_id = f"{doc_id}#{place}" if given is None else checked_id(given, f"{where}.id")
+    meta = dict(sent.meta or {})
+    embedding = meta.pop("embedding", sent.embedding)
+    if embedding is UNSET:
+        raise InvalidEmbedding(
+            f"chunk {chunk_id!r} has no embedding and no embedder is configured; "
+            "send it as meta.embedding"
+        )
+    check_depth(meta, f"{where}.meta")
+    tags = meta.get("tags")
+    if tags is None:
+        tags = []
+    if not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
+        raise InvalidField(f"{where}.meta.tags: expected an array of texts")
+    return Chunk(
+        chunk_id=chunk_id,
+        text=sent.text or "",
+        meta=meta,
+        tags=tuple(tags),
+        source_path=_optional_text(meta, "source_path", where),
+        embedding=vectors.parse(embedding, f"chunk {chunk_id!r}"),
+    )
+
+
+def _optional_text(meta: Object, key: str, where: str) -> str | None:
+    value = meta.get(key)
+    if value is not None and not isinstance(value, str):
+        raise InvalidField(f"{where}.meta.{key}: expected a text")
+    return value
+
+
+def _check_siblings(chunks: tuple[Chunk, ...]) -> None:
+    """Ids must differ, dimensions must not."""
+    ids: set[str] = set()
+    expected = chunks[0].embedding.size
+    for chunk in chunks:
+        if chunk.chunk_id in ids:
+            raise DuplicateChunkId(f"chunk id {chunk.chunk_id!r} appears more than once")
+        ids.add(chunk.chunk_id)
+        if chunk.embedding.size != expected:
+            raise vectors.mismatch(f"chunk {chunk.chunk_id!r}", expected, chunk.embedding.size)
+
+
+def _source_ref(sent: SourceRefIn) -> SourceRef:
+    if not sent.origin.strip() or not sent.id.strip():
+        raise InvalidField("source_ref: origin and id must not be empty")
+    if sent.offset is not None and not _OFFSET.fullmatch(sent.offset):
+        raise InvalidField(
+            "source_ref.offset: expected line:42, line:100-120, byte:1337-2048 or offset:123",
+            hint="a path belongs in source_ref.id",
+        )
+    return SourceRef(sent.origin, sent.id, sent.offset, sent.trust_level, sent.injected_by)
+
+
+def filters_from(sent: FiltersIn | None) -> Filters:
+    """Raises InvalidField for an empty list and for an empty tag."""
+    if sent is None:
+        return Filters()
+    if sent.tags is not None and "" in sent.tags:
+        raise InvalidField("filters.tags: expected tags that are not empty")
+    check_depth(sent.meta or {}, "filters.meta")
+    return Filters(
+        tags=_wanted(sent.tags, "tags"),
+        source_path=_wanted(sent.source_path, "source_path"),
+        doc_id=_wanted(sent.doc_id, "doc_id"),
+        source_ref_origin=_wanted(sent.source_ref_origin, "source_ref_origin"),
+        ingested_after=utc(sent.ingested_after, "filters.ingested_after"),
+        ingested_before=utc(sent.ingested_before, "filters.ingested_before"),
+        meta=sent.meta,
+    )
+
+
+def _wanted(value: str | list[str] | None, key: str) -> list[str] | None:
+    if value == []:
+        raise InvalidField(f"filters.{key}: expected at least one value")
+    return [value] if isinstance(value, str) else value
+
+
+def search_from(request: SearchIn, *, max_k: int) -> Search:
+    """Raises MissingQuery, InvalidEmbedding or InvalidField."""
+    query = QueryIn(request.query) if isinstance(request.query, str) else request.query or QueryIn()
+    text = query.text or ""
+    vector = None if request.mode == "lexical" else _query_vector(request, query)
+    if request.mode == "vector" and vector is None:
+        raise MissingQuery(
+            "mode vector needs an embedding, and no embedder is configured",
+            hint="send query.meta.embedding, or use mode lexical",
+        )
+    if vector is None and not text.strip():
+        raise MissingQuery("expected an embedding or a query text")
+    return Search(
+        namespace=namespace_of(request.namespace),
+        mode="lexical" if vector is None else "vector",
+        k=min(request.k or DEFAULT_K, max_k),
+        filters=filters_from(request.filters),
+        text=text,
+        vector=vector,
+    )
+
+
+def _query_vector(request: SearchIn, query: QueryIn) -> vectors.Embedding | None:
+    """The first that is present; one that is present but null is an error, not passed over."""
+    for where, value in (
+        ("query.meta.embedding", (query.meta or {}).get("embedding", UNSET)),
+        ("embedding", request.embedding),
+        ("meta.embedding", (request.meta or {}).get("embedding", UNSET)),
+    ):
+        if value is not UNSET:
+            return vectors.parse(value, where)
+    return None

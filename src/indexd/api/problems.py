@@ -1,0 +1,59 @@
+"""The one place that turns a failure into the body of CONTRACT.md."""
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import MediaType, Request, Response
+from litestar.exceptions import ClientException, HTTPException
+
+from indexd.api.structs import ErrorOut
+from indexd.errors import IndexdError, Unavailable
+
+log = structlog.get_logger()
+
+
+def answer(_: Request[Any, Any, Any], error: Exception) -> Response[ErrorOut]:
+    """Handles every exception that a route or the routing itself raises."""
+    if isinstance(error, IndexdError):
+        headers = (
+            {"Retry-After": str(error.retry_after_seconds)}
+            if isinstance(error, Unavailable)
+            else {}
+        )
+        body = ErrorOut(
+            error.message,
+            error.code,
+            error.hint,
+            dict(error.details) if error.details is not None else None,
+        )
+        return _response(error.status, body, headers)
+    if isinstance(error, HTTPException):
+        return _response(error.status_code, _from_litestar(error), dict(error.headers or {}))
+    log.error("request failed", exc_info=error)
+    return _response(500, ErrorOut("the server failed; its log says more", "internal_error"), {})
+
+
+def _from_litestar(error: HTTPException) -> ErrorOut:
+    status = HTTPStatus(error.status_code)
+    code = status.phrase.lower().replace(" ", "_").replace("-", "_")
+    if status is HTTPStatus.NOT_FOUND:
+        return ErrorOut("there is no such route", "unknown_route", "/schema lists them all")
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        return ErrorOut("the route does not take this method", code, "/schema lists them all")
+    if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return ErrorOut("the body is larger than max_body_bytes allows", "body_too_large")
+    if isinstance(error, ClientException) and isinstance(error.extra, list) and error.extra:
+        first = error.extra[0]
+        return ErrorOut(f"{first.get('key', 'the request')}: {first['message']}", "invalid_field")
+    return ErrorOut(error.detail or status.phrase, code)
+
+
+def _response(status: int, body: ErrorOut, headers: dict[str, str]) -> Response[ErrorOut]:
+    return Response(body, status_code=status, headers=headers, media_type=MediaType.JSON)
+
+
+def encoded(error: IndexdError) -> bytes:
+    """The body alone, for answers given outside of any route."""
+    return msgspec.json.encode(ErrorOut(error.message, error.code, error.hint))

@@ -1,0 +1,39 @@
+"""One log line per request: method, path, status, duration, namespace and doc_id."""
+
+import time
+
+import structlog
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+log = structlog.get_logger()
+
+EVENTS = {"/index/upsert": "received upsert"}
+"""Lines that the seeds name; all others are a "request"."""
+
+
+class RequestLog(ASGIMiddleware):
+    scopes = (ScopeType.HTTP,)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        started = time.perf_counter()
+        status = 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        structlog.contextvars.clear_contextvars()
+        try:
+            await next_app(scope, receive, watched)
+        finally:
+            log.info(
+                EVENTS.get(scope["path"], "request"),
+                method=scope["method"],  # type: ignore[typeddict-item]
+                path=scope["path"],
+                status=status,
+                duration_ms=round((time.perf_counter() - started) * 1000, 2),
+            )

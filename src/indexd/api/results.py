@@ -1,0 +1,57 @@
+"""From what the store found to what a client gets: snippets, and why a hit is one."""
+
+from msgspec import UNSET
+
+from indexd.api.structs import ResultOut, Weights
+from indexd.store.hits import Hit
+from indexd.store.search import Search
+
+SNIPPET = 240
+"""Characters."""
+
+
+def result_from(hit: Hit, search: Search, *, include_weights: bool) -> ResultOut:
+    return ResultOut(
+        doc_id=hit.doc_id,
+        chunk_id=hit.chunk_id,
+        namespace=search.namespace,
+        score=hit.score,
+        snippet=snippet(hit),
+        rationale=rationale(hit, search),
+        text=hit.text,
+        meta=hit.meta,
+        source_ref=hit.source_ref,
+        ingested_at=hit.ingested_at,
+        weights=Weights(hit.similarity, hit.decay) if include_weights else UNSET,
+    )
+
+
+def snippet(hit: Hit) -> str:
+    """`meta.snippet`, else the start of the text, at most 240 characters, cut at a word."""
+    own = hit.meta.get("snippet")
+    text = own if isinstance(own, str) else hit.text
+    if len(text) <= SNIPPET:
+        return text
+    start = text[: SNIPPET + 1]
+    # One word of 240 characters has no place to be cut at.
+    cut = max(start.rfind(space) for space in " \n\t")
+    return start[:cut].rstrip() if cut > 0 else start[:SNIPPET]
+
+
+def rationale(hit: Hit, search: Search) -> list[str]:
+    """Why this hit was found and stands where it stands, in sentences for people."""
+    lines = [
+        f"Tag match: {wanted}"
+        for wanted in search.filters.tags or ()
+        if any(tag == wanted or tag.startswith(wanted + "/") for tag in hit.tags)
+    ]
+    if search.mode == "vector":
+        lines.append(f"Vector cosine: {hit.similarity:.2f}")
+    else:
+        lines.append(f"Text match: {', '.join(hit.words)}")
+    if hit.half_life_seconds is not None:
+        lines.append(
+            f"Decay: {hit.decay:.2f} (age {hit.age_seconds / 86400:.1f} d, "
+            f"half-life {hit.half_life_seconds / 86400:.1f} d)"
+        )
+    return lines

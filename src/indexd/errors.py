@@ -1,0 +1,131 @@
+"""Every error a client or an admin can meet.
+
+    IndexdError                   500 internal_error
+    ├── ConfigurationError        (stops the start; never answered over HTTP)
+    ├── InvalidRequest            400 invalid_request
+    │   ├── InvalidJson           400 invalid_json
+    │   ├── InvalidField          400 invalid_field
+    │   ├── InvalidEmbedding      400 invalid_embedding
+    │   ├── DimensionMismatch     400 dimension_mismatch
+    │   ├── DuplicateChunkId      400 duplicate_chunk_id
+    │   └── MissingQuery          400 missing_query
+    ├── NotFound                  404 not_found
+    ├── BodyTooLarge              413 body_too_large
+    ├── UnsupportedContentType    415 unsupported_content_type
+    └── Unavailable               503 unavailable            (with Retry-After)
+        ├── DatabaseUnavailable   503 database_unavailable
+        └── EmbedderUnavailable   503 embedder_unavailable
+
+The message is one sentence that says what is wrong and what was expected. It never holds a text,
+a vector or a key of a client; ids and counts it may hold.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class IndexdError(Exception):
+    """The service failed; this is not the client's fault."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.message = message or (self.__doc__ or "").splitlines()[0]
+        self.hint = hint
+        self.details = details
+        super().__init__(self.message)
+
+
+class ConfigurationError(IndexdError):
+    """A setting, the database or a file of the operator's is not as it must be."""
+
+
+class InvalidRequest(IndexdError):
+    """The request is not one that this route takes."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class InvalidJson(InvalidRequest):
+    """The body is not valid JSON."""
+
+    code = "invalid_json"
+
+
+class InvalidField(InvalidRequest):
+    """A field is missing or not of its type."""
+
+    code = "invalid_field"
+
+
+class InvalidEmbedding(InvalidRequest):
+    """An embedding must be an array of 1 to 16,000 finite numbers, not all zero."""
+
+    code = "invalid_embedding"
+
+
+class DimensionMismatch(InvalidRequest):
+    """The embedding has another dimension than the namespace."""
+
+    code = "dimension_mismatch"
+
+
+class DuplicateChunkId(InvalidRequest):
+    """Two chunks of the document have the same id."""
+
+    code = "duplicate_chunk_id"
+
+
+class MissingQuery(InvalidRequest):
+    """A search needs an embedding or a text."""
+
+    code = "missing_query"
+
+
+class NotFound(IndexdError):
+    """There is no such thing."""
+
+    status = 404
+    code = "not_found"
+
+
+class BodyTooLarge(IndexdError):
+    """The body is larger than the server takes."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedContentType(IndexdError):
+    """The Content-Type is not one that this route takes."""
+
+    status = 415
+    code = "unsupported_content_type"
+
+
+class Unavailable(IndexdError):
+    """Something the request needs is not there for the moment."""
+
+    status = 503
+    code = "unavailable"
+    retry_after_seconds: ClassVar[int] = 1
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached; try again shortly."""
+
+    code = "database_unavailable"
+
+
+class EmbedderUnavailable(Unavailable):
+    """The embedder is not configured or failed."""
+
+    code = "embedder_unavailable"

@@ -1,0 +1,47 @@
+"""What /metrics answers. Names are those of CONTRACT.md; counters move after a commit."""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.045, 0.06, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0)
+"""Seconds; 0.06 is the latency budget."""
+
+
+class Metrics:
+    """The metrics of one application, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.queries = Counter(
+            "index_queries", "Searches, /index/related among them", registry=self.registry
+        )
+        self.query_duration = Histogram(
+            "index_query_duration_seconds",
+            "From the request to the answer of a search",
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self.items = Gauge(
+            "index_items_total",
+            "Documents in a namespace",
+            ["namespace"],
+            registry=self.registry,
+        )
+        self.forgotten = Counter(
+            "index_items_forgotten",
+            "Documents that were deleted, by reason",
+            ["namespace", "reason"],
+            registry=self.registry,
+        )
+
+    def set_items(self, documents: Mapping[str, int]) -> None:
+        """Replace all of `index_items_total`: a namespace that is empty has no line."""
+        self.items.clear()
+        for namespace, count in documents.items():
+            self.items.labels(namespace).set(count)
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,148 @@
+"""The tables of schema `indexd`, held equal to the migrations by `indexd db check`.
+
+The migrations are the text to read: they carry the reasons. This picture of their result is what
+`alembic check` compares a database with.
+"""
+
+from pgvector.sqlalchemy import VECTOR
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
+
+SCHEMA = "indexd"
+
+metadata = MetaData(schema=SCHEMA)
+
+
+def _key(name: str) -> Column[str]:
+    """Text that is part of a key: compared by code point, whatever the database's locale."""
+    return Column(name, Text(collation="C"), nullable=False)
+
+
+namespaces = Table(
+    "namespaces",
+    metadata,
+    _key("namespace"),
+    Column("dimension", Integer, nullable=False),
+    Column("documents", BigInteger, nullable=False, server_default=text("0")),
+    Column("chunks", BigInteger, nullable=False, server_default=text("0")),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("namespace", name="pk_namespaces"),
+    CheckConstraint("dimension BETWEEN 1 AND 16000", name="ck_namespaces_dimension"),
+    comment="One row per namespace ever written to. dimension is fixed while it holds documents; "
+    "documents and chunks are kept by every write, updated last in its transaction.",
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    _key("namespace"),
+    _key("doc_id"),
+    Column("ingested_at", DateTime(timezone=True), nullable=False),
+    Column("half_life_seconds", Double),
+    Column("chunk_count", Integer, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("source_ref_origin", Text),
+    Column("source_ref_id", Text),
+    Column("source_ref_offset", Text),
+    Column("source_ref_trust_level", Text),
+    Column("source_ref_injected_by", Text),
+    Column("meta", JSONB, nullable=False),
+    PrimaryKeyConstraint("namespace", "doc_id", name="pk_documents"),
+    CheckConstraint(
+        "half_life_seconds > 0 AND half_life_seconds < 'infinity'", name="ck_documents_half_life"
+    ),
+    CheckConstraint(
+        "(source_ref_origin IS NULL) = (source_ref_id IS NULL)", name="ck_documents_source_ref"
+    ),
+    comment="What was upserted, beside its chunks. half_life_seconds is the document's own and "
+    "overrides the namespace's; digest is over all a client sent, to recognise a document "
+    "that is sent again unchanged.",
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    _key("namespace"),
+    _key("doc_id"),
+    Column("ordinal", Integer, nullable=False),
+    Column("ingested_at", DateTime(timezone=True), nullable=False),
+    Column("half_life_seconds", Double),
+    Column("embedding", VECTOR(), nullable=False),
+    _key("chunk_id"),
+    Column("source_ref_origin", Text),
+    Column("source_path", Text),
+    Column("tags", ARRAY(Text), nullable=False),
+    Column("meta", JSONB, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("words", TSVECTOR, Computed("indexd.words(text)", persisted=True), nullable=False),
+    Column(
+        "filter_keys",
+        ARRAY(BigInteger),
+        Computed(
+            "indexd.filter_keys(namespace, tags, source_path, source_ref_origin)", persisted=True
+        ),
+        nullable=False,
+    ),
+    PrimaryKeyConstraint("namespace", "doc_id", "ordinal", name="pk_chunks"),
+    comment="The unit that is searched. embedding is L2-normalised, so -(embedding <#> query) is "
+    "the cosine; ingested_at, half_life_seconds and source_ref_origin are copies of the "
+    "document's, so that a search needs no join; meta is without the embedding.",
+)
+
+Index("ix_chunks_ingested_at", chunks.c.namespace, chunks.c.ingested_at.desc())
+Index("ix_chunks_words", chunks.c.words, postgresql_using="gin")
+Index("ix_chunks_filter_keys", chunks.c.filter_keys, postgresql_using="gin")
+Index(
+    "ix_chunks_meta",
+    chunks.c.meta,
+    postgresql_using="gin",
+    postgresql_ops={"meta": "jsonb_path_ops"},
+)
+
+forget_events = Table(
+    "forget_events",
+    metadata,
+    _key("namespace"),
+    Column("event_id", Uuid, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("filter", JSONB),
+    Column("strategy", Text),
+    Column("forgotten_count", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    PrimaryKeyConstraint("namespace", "event_id", name="pk_forget_events"),
+    CheckConstraint(
+        "kind IN ('manual', 'ttl', 'retention', 'semantic', 'delete')", name="ck_forget_events_kind"
+    ),
+    comment="One row per deletion and namespace, written in the transaction that deletes. "
+    "Holds no text and no vector of what was forgotten.",
+)
+
+forgotten_documents = Table(
+    "forgotten_documents",
+    metadata,
+    _key("namespace"),
+    Column("event_id", Uuid, nullable=False),
+    _key("doc_id"),
+    Column("ingested_at", DateTime(timezone=True), nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("namespace", "event_id", "doc_id", name="pk_forgotten_documents"),
+    comment="Which documents an event removed; digest is that of the version that left.",
+)

@@ -1,0 +1,140 @@
+"""All settings: one row each, from a YAML file and the environment, unknown keys refused.
+
+A setting `max_k` is `max_k:` in the file (named by INDEXD_CONFIG) and INDEXD_MAX_K in the
+environment, which wins; command line options win over both.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from indexd.errors import ConfigurationError
+
+PREFIX = "INDEXD_"
+CONFIG_VARIABLE = "INDEXD_CONFIG"
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    bind_addr: Annotated[str, Meta(description="Address and port to listen on")] = "127.0.0.1:8080"
+    database_url: Annotated[
+        str | None,
+        Meta(description="PostgreSQL to use; without it the server brings its own"),
+    ] = None
+    data_dir: Annotated[
+        str | None,
+        Meta(description="Where the server's own PostgreSQL keeps its data"),
+    ] = None
+    pool_size: Annotated[Positive, Meta(description="Database connections per process")] = 16
+    pool_timeout_seconds: Annotated[
+        Seconds, Meta(description="How long a request waits for a connection before 503")
+    ] = 5.0
+    statement_timeout_seconds: Annotated[
+        Seconds, Meta(description="The longest a single SQL statement of a request may run")
+    ] = 30.0
+    max_body_bytes: Annotated[Positive, Meta(description="Largest request body (413 above)")] = (
+        64 * 2**20
+    )
+    max_line_bytes: Annotated[
+        Positive, Meta(description="Largest line of a bulk; the body as a whole has no limit")
+    ] = 16 * 2**20
+    max_k: Annotated[
+        Positive, Meta(description="Largest k of a search; higher is lowered to it")
+    ] = 100
+    budget_ms: Annotated[
+        Seconds, Meta(description="Latency budget of a search at p95, as answers state it")
+    ] = 60.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Least level logged")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "json", "console"],
+        Meta(description="auto is console on a terminal and JSON lines elsewhere"),
+    ] = "auto"
+    shutdown_seconds: Annotated[
+        Positive, Meta(description="How long SIGTERM waits for requests under way")
+    ] = 10
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """Raises ConfigurationError for anything but HOST:PORT or [IPv6]:PORT."""
+        host, colon, port = self.bind_addr.rpartition(":")
+        if not (colon and host and port.isdecimal() and int(port) < 65536):
+            raise ConfigurationError(
+                f"bind_addr: expected HOST:PORT such as 127.0.0.1:8080, got {self.bind_addr!r}"
+            )
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data_dir).expanduser() if self.data_dir else default_data_path()
+
+
+class Row(NamedTuple):
+    name: str
+    variable: str
+    default: Any
+    help: str
+
+
+def rows() -> Iterator[Row]:
+    """The documented table, in the order of the fields above."""
+    for field in msgspec.inspect.type_info(Settings).fields:  # type: ignore[attr-defined]
+        extra = field.type.extra_json_schema or {}
+        yield Row(field.name, PREFIX + field.name.upper(), field.default, extra["description"])
+
+
+def default_data_path() -> Path:
+    """The user's data folder, as the platform has it."""
+    if sys.platform == "darwin":
+        return Path("~/Library/Application Support/indexd").expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", "~")).expanduser() / "indexd"
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "indexd"
+
+
+def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read file, environment and command line; raise ConfigurationError naming the key at fault."""
+    names = set(Settings.__struct_fields__)
+    given = _from_file(environ.get(CONFIG_VARIABLE))
+    if unknown := sorted(set(given) - names):
+        raise ConfigurationError(
+            f"{environ[CONFIG_VARIABLE]}: unknown setting {unknown[0]!r}; "
+            "`indexd settings` lists those there are"
+        )
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in names:
+            raise ConfigurationError(
+                f"{variable}: unknown setting; `indexd settings` lists those there are"
+            )
+        # An empty variable is an unset one, as compose files and shells write it.
+        if value != "":
+            given[name] = value
+    given |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        return msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$.")
+        raise ConfigurationError(f"{path.rstrip('`') or 'settings'}: {message}") from error
+
+
+def _from_file(path: str | None) -> dict[str, Any]:
+    if not path:
+        return {}
+    try:
+        read = msgspec.yaml.decode(Path(path).read_bytes(), type=dict[str, Any] | None)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    return read or {}

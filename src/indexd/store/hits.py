@@ -1,0 +1,97 @@
+"""Scoring candidates and answering the best of them, whichever way they were found."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from indexd.db import Connection
+from indexd.store.documents import SourceRef
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """A chunk that was found. `score` is similarity x decay; `words` are those it matched."""
+
+    doc_id: str
+    chunk_id: str
+    score: float
+    similarity: float
+    decay: float
+    age_seconds: float
+    half_life_seconds: float | None
+    text: str
+    meta: dict[str, Any]
+    tags: list[str]
+    source_ref: SourceRef | None
+    ingested_at: datetime
+    words: list[str]
+
+
+async def best(
+    connection: Connection, candidates: str, values: dict[str, Any], words: str = "NULL"
+) -> list[Hit]:
+    """Score what the statement `candidates` finds and answer the best k.
+
+    Only keys and numbers are sorted; text and meta are fetched for the k that remain. OFFSET 0
+    keeps the planner from computing a similarity once for each time the score mentions it.
+    """
+    cursor = await connection.execute(
+        f"""
+        WITH candidates AS (
+            {candidates}
+            OFFSET 0
+        ),
+        best AS (
+            SELECT *,
+                   indexd.score(similarity, ingested_at, half_life_seconds, %(at)s) AS score
+              FROM candidates
+             ORDER BY score DESC, doc_id, chunk_id
+             LIMIT %(k)s
+        )
+        SELECT best.doc_id,
+               best.chunk_id,
+               best.score,
+               best.similarity,
+               indexd.decay(best.ingested_at, best.half_life_seconds, %(at)s),
+               greatest(date_part('epoch', %(at)s - best.ingested_at), 0),
+               best.half_life_seconds,
+               chunk.text,
+               chunk.meta,
+               chunk.tags,
+               best.ingested_at,
+               {words},
+               document.source_ref_origin,
+               document.source_ref_id,
+               document.source_ref_offset,
+               document.source_ref_trust_level,
+               document.source_ref_injected_by
+          FROM best
+          JOIN indexd.chunks AS chunk
+            ON chunk.namespace = %(namespace)s
+           AND chunk.doc_id = best.doc_id
+           AND chunk.ordinal = best.ordinal
+          JOIN indexd.documents AS document
+            ON document.namespace = %(namespace)s
+           AND document.doc_id = best.doc_id
+         ORDER BY best.score DESC, best.doc_id, best.chunk_id
+        """,
+        values,
+    )
+    return [
+        Hit(
+            doc_id=row[0],
+            chunk_id=row[1],
+            score=row[2],
+            similarity=row[3],
+            decay=row[4],
+            age_seconds=row[5],
+            half_life_seconds=row[6],
+            text=row[7],
+            meta=row[8],
+            tags=row[9],
+            ingested_at=row[10],
+            words=row[11] or [],
+            source_ref=SourceRef(*row[12:]) if row[12] is not None else None,
+        )
+        for row in await cursor.fetchall()
+    ]

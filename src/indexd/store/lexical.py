@@ -1,0 +1,59 @@
+"""Finding chunks by their words, with PostgreSQL's full text search in German and English."""
+
+import re
+from datetime import datetime
+from typing import Any
+
+from indexd.db import Connection
+from indexd.store.filters import MATCHES, Filters, parameters
+from indexd.store.hits import Hit, best
+
+SHOWN_WORDS = 32
+"""So many words of a query are looked at for a hit's rationale."""
+
+# The rank counts how often and how close together the words stand; 1 divides it by the logarithm
+# of the text's length, 32 scales it into 0..1.
+_CANDIDATES = """
+    SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
+           ts_rank_cd(words, indexd.{wanted}(%(query)s), 1 | 32)::float8 AS similarity
+      FROM indexd.chunks
+     WHERE namespace = %(namespace)s
+       AND words @@ indexd.{wanted}(%(query)s)
+       AND {matches}
+"""
+
+_MATCHED_WORDS = """ARRAY(
+    SELECT word
+      FROM unnest(%(shown)s::text[]) WITH ORDINALITY AS shown (word, place)
+     WHERE chunk.words @@ indexd.all_words(word)
+     ORDER BY place
+)"""
+
+
+async def by_words(
+    connection: Connection,
+    namespace: str,
+    query: str,
+    *,
+    k: int,
+    filters: Filters,
+    at: datetime,
+) -> list[Hit]:
+    """The k chunks of the highest text rank x decay, ties by doc_id, then chunk_id.
+
+    A chunk must hold all words of the query; where none does, any of its words.
+    """
+    shown = list(dict.fromkeys(re.findall(r"\w+", query)))[:SHOWN_WORDS]
+    values: dict[str, Any] = {
+        "namespace": namespace,
+        "query": query,
+        "shown": shown,
+        "k": k,
+        "at": at,
+        **parameters(filters),
+    }
+    for wanted in ("all_words", "any_word"):
+        candidates = _CANDIDATES.format(wanted=wanted, matches=MATCHES)
+        if found := await best(connection, candidates, values, words=_MATCHED_WORDS):
+            return found
+    return []

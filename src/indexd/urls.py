@@ -1,0 +1,24 @@
+"""Database URLs, as the two libraries that take one want them."""
+
+from indexd.errors import ConfigurationError
+
+_DRIVERS = ("postgresql+psycopg://", "postgresql://", "postgres://")
+
+
+def _rest(url: str) -> str:
+    for prefix in _DRIVERS:
+        if url.startswith(prefix):
+            return url.removeprefix(prefix)
+    raise ConfigurationError(
+        "the database URL must start with postgresql://, such as postgresql://user@host:5432/indexd"
+    )
+
+
+def libpq_url(url: str) -> str:
+    """For psycopg and libpq's own programs."""
+    return "postgresql://" + _rest(url)
+
+
+def sqlalchemy_url(url: str) -> str:
+    """For SQLAlchemy, which wants the driver's name in it."""
+    return "postgresql+psycopg://" + _rest(url)

@@ -1,0 +1,56 @@
+"""Embeddings: what is taken, and the form in which they are stored and compared."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from indexd.errors import DimensionMismatch, InvalidEmbedding
+
+MAX_DIMENSION = 16_000
+"""What pgvector's `vector` type can hold."""
+
+Embedding = NDArray[np.float32]
+"""Shape (dimension,), L2-normalised."""
+
+_ALLOWED = f"expected an array of 1 to {MAX_DIMENSION:,} finite numbers, not all zero"
+
+
+def parse(value: Any, where: str) -> Embedding:
+    """Check what a client sent as an embedding and normalise it to length 1.
+
+    `where` names the place in the message, such as "chunk 'c2'". Raises InvalidEmbedding for
+    anything but an array of numbers that float32 can represent, not all of them zero.
+    """
+    if value is None:
+        raise InvalidEmbedding(f"{where}: the embedding is null, {_ALLOWED}")
+    try:
+        numbers = msgspec.convert(value, list[float])
+    except msgspec.ValidationError as error:
+        raise InvalidEmbedding(f"{where}: the embedding is not valid, {_ALLOWED}") from error
+    if not 1 <= len(numbers) <= MAX_DIMENSION:
+        raise InvalidEmbedding(f"{where}: the embedding has {len(numbers)} numbers, {_ALLOWED}")
+    wide = np.array(numbers, dtype=np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = wide.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise InvalidEmbedding(f"{where}: the embedding overflows float32, {_ALLOWED}")
+    if not narrow.any():
+        raise InvalidEmbedding(f"{where}: the embedding is all zero, {_ALLOWED}")
+    return normalised(narrow)
+
+
+def normalised(vector: NDArray[np.float32]) -> Embedding:
+    """Scale to length 1; the norm is taken in float64, where no float32 squared overflows."""
+    wide = vector.astype(np.float64)
+    return (wide / np.sqrt(wide @ wide)).astype(np.float32)
+
+
+def mismatch(where: str, expected: int, got: int) -> DimensionMismatch:
+    """The error for an embedding of another dimension than its namespace or siblings."""
+    return DimensionMismatch(
+        f"{where} embedding dimensionality mismatch: expected {expected}, got {got}",
+        hint="a namespace keeps the dimension of its first document until it is empty",
+        details={"expected": expected, "got": got},
+    )
