@@ -46,6 +46,8 @@ def _from_litestar(error: HTTPException) -> ErrorOut:
         return ErrorOut("the body is larger than max_body_bytes allows", "body_too_large")
     if isinstance(error, ClientException) and isinstance(error.extra, list) and error.extra:
         first = error.extra[0]
+        if first.get("key") == "data":
+            return ErrorOut("the body is empty, expected JSON", "invalid_json")
         return ErrorOut(f"{first.get('key', 'the request')}: {first['message']}", "invalid_field")
     return ErrorOut(error.detail or status.phrase, code)
 

@@ -5,7 +5,7 @@ import sys
 import click
 
 from indexd import __version__
-from indexd.cli import database, serve
+from indexd.cli import database, push, serve
 from indexd.cli import settings as settings_command
 from indexd.errors import IndexdError
 
@@ -17,6 +17,7 @@ def commands() -> None:
 
 
 commands.add_command(serve.serve)
+commands.add_command(push.push)
 commands.add_command(database.db)
 commands.add_command(database.psql)
 commands.add_command(settings_command.settings)

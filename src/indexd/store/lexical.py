@@ -11,11 +11,11 @@ from indexd.store.hits import Hit, best
 SHOWN_WORDS = 32
 """So many words of a query are looked at for a hit's rationale."""
 
-# The rank counts how often and how close together the words stand; 1 divides it by the logarithm
+# The rank counts how many of the words stand there and how often; 1 divides it by the logarithm
 # of the text's length, 32 scales it into 0..1.
 _CANDIDATES = """
     SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
-           ts_rank_cd(words, indexd.{wanted}(%(query)s), 1 | 32)::float8 AS similarity
+           ts_rank(words, indexd.{wanted}(%(query)s), 1 | 32)::float8 AS similarity
       FROM indexd.chunks
      WHERE namespace = %(namespace)s
        AND words @@ indexd.{wanted}(%(query)s)

@@ -1,0 +1,1 @@
+"""Loading a parquet file into a service over HTTP: a client of POST /index/bulk."""

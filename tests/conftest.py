@@ -1,0 +1,156 @@
+"""One PostgreSQL for the whole run, migrated once; every test gets a clone of its database."""
+
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from litestar.testing import AsyncTestClient
+from numpy.typing import NDArray
+from psycopg.conninfo import conninfo_to_dict
+from pytest_postgresql import factories
+from pytest_postgresql.executors.noop import NoopExecutor
+
+from indexd import embedded, migrate
+from indexd.app import create_app
+from indexd.schema import metadata
+from indexd.settings import Settings
+
+Client = AsyncTestClient[Any]
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+
+FAST = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "512MB",
+    "autovacuum": "off",
+}
+
+_running = ExitStack()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the embedded server, unless --postgresql-host names another one."""
+    if config.option.postgresql_host or config.option.collectonly:
+        return
+    folder = _running.enter_context(tempfile.TemporaryDirectory(prefix="indexd-test-"))
+    Path(folder).chmod(0o755)
+    url = _running.enter_context(embedded.postgres(Path(folder), FAST))
+    config.option.postgresql_host = str(conninfo_to_dict(url)["host"])
+    config.option.postgresql_port = "5432"
+    config.option.postgresql_user = "postgres"
+
+
+def pytest_unconfigure() -> None:
+    _running.close()
+
+
+def _migrate(**where: Any) -> None:
+    migrate.upgrade(_url(where["host"], where["port"], where["user"], where["dbname"]))
+
+
+def _url(host: str, port: int, user: str, dbname: str) -> str:
+    return f"postgresql://{user}@/{dbname}?host={host}&port={port}"
+
+
+server = factories.postgresql_noproc(load=[_migrate])
+clone = factories.postgresql("server")
+"""A connection to a database of the test's own, at head; takes a tenth of a second."""
+
+
+@pytest.fixture
+def url(clone: psycopg.Connection[Any]) -> str:
+    """The URL of the test's own database."""
+    info = clone.info
+    return _url(info.host, info.port, info.user, info.dbname)
+
+
+@pytest.fixture
+def settings(url: str) -> Settings:
+    return Settings(database_url=url, pool_size=8, pool_timeout_seconds=2)
+
+
+@pytest.fixture
+async def own_client(settings: Settings) -> AsyncIterator[Client]:
+    """An application of the test's own, over a database of its own."""
+    async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def common_url(server: NoopExecutor) -> Iterator[str]:
+    """One more clone, for all the tests that leave nothing but rows behind."""
+    with psycopg.connect(
+        _url(server.host, server.port, server.user, "postgres"), autocommit=True
+    ) as admin:
+        admin.execute(f'CREATE DATABASE common TEMPLATE "{server.template_dbname}"')
+        yield _url(server.host, server.port, server.user, "common")
+        admin.execute("DROP DATABASE common WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+async def common_client(common_url: str) -> AsyncIterator[Client]:
+    settings = Settings(database_url=common_url, pool_size=8, pool_timeout_seconds=2)
+    async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def common_connection(common_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(common_url, autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sql(common_connection: psycopg.Connection[Any]) -> Sql:
+    """Look into the common database, as an admin in psql would. It is empty at first."""
+    tables = ", ".join(str(table) for table in metadata.sorted_tables)
+    common_connection.execute(f"TRUNCATE {tables}")
+    return _runner(common_connection)
+
+
+@pytest.fixture
+def client(common_client: Client, sql: Sql) -> Client:
+    """The whole application over the common database."""
+    return common_client
+
+
+def _runner(connection: psycopg.Connection[Any]) -> Sql:
+    connection.autocommit = True
+
+    def run(statement: str, *values: object) -> list[tuple[Any, ...]]:
+        cursor = connection.execute(statement, values or None)
+        return cursor.fetchall() if cursor.description else []
+
+    return run
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real corpus, where it lies beside the project."""
+    if not (SHARED / "gitlog.parquet").exists():
+        pytest.skip("the real corpus is not beside the project")
+    return SHARED
+
+
+def document(doc_id: str, *vectors: list[float] | NDArray[Any], **rest: Any) -> dict[str, Any]:
+    """An upsert request with one chunk per vector; `texts` and `metas` go to the chunks."""
+    texts = rest.pop("texts", [""] * len(vectors))
+    metas = rest.pop("metas", [{}] * len(vectors))
+    chunks = [
+        {"text": text, "meta": {**meta, "embedding": [float(x) for x in vector]}}
+        for vector, text, meta in zip(vectors, texts, metas, strict=True)
+    ]
+    return {"doc_id": doc_id, "namespace": "notes", "chunks": chunks, **rest}
