@@ -1,7 +1,7 @@
 """One PostgreSQL for the whole run, migrated once; every test gets a clone of its database."""
 
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,7 @@ def shared_data() -> Path:
     return SHARED
 
 
-def document(doc_id: str, *vectors: list[float] | NDArray[Any], **rest: Any) -> dict[str, Any]:
+def document(doc_id: str, *vectors: Sequence[float] | NDArray[Any], **rest: Any) -> dict[str, Any]:
     """An upsert request with one chunk per vector; `texts` and `metas` go to the chunks."""
     texts = rest.pop("texts", [""] * len(vectors))
     metas = rest.pop("metas", [{}] * len(vectors))

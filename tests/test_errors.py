@@ -17,7 +17,7 @@ GOOD: dict[str, Any] = {
     "half_life_seconds": 1,
     "ingested_at": "2026-01-01T00:00:00Z",
 }
-VALUES = [
+VALUES: list[Any] = [
     *(None, True, 0, -1, 1e39, 10**400, "", " ", "x", "ä" * 600, [], [[]], {}, {"a": []}),
     *(["x"], [None], [True], [1, "2"], [1e39], [0, 0], [10**400], "2026-01-01", {"id": 1}),
     *({"embedding": None}, {"tags": "x"}, {"tags": [1]}, {"source_path": 1}, {"snippet": 1}),
@@ -205,7 +205,8 @@ async def test_unknown_routes_and_methods(client: Client) -> None:
 
 
 async def test_a_search_without_embedding_and_text_is_refused(client: Client) -> None:
-    for body in ({}, {"query": " "}, {"query": {}}, {"mode": "vector", "query": "x"}):
+    bodies: list[Any] = [{}, {"query": " "}, {"query": {}}, {"mode": "vector", "query": "x"}]
+    for body in bodies:
         response = await client.post("/index/search", json=body)
         assert response.status_code == 400
         assert response.json()["code"] == "missing_query"

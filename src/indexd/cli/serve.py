@@ -1,6 +1,7 @@
 """`indexd serve`: the service, with its own PostgreSQL if it is given none."""
 
 import asyncio
+import signal
 
 import click
 import msgspec
@@ -53,6 +54,9 @@ def run(settings: Settings, host: str, port: int) -> None:
         )
         own = "own" if settings.database_url is None else "external"
         log.info("serving", host=host, port=port, database=own)
+        # uvicorn stops gracefully, then raises the signal again for whoever handled it before it.
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stop, lambda *_: None)
         server.run()
 
 

@@ -1,0 +1,5 @@
+"""`python -m indexd` is `indexd`."""
+
+from indexd.cli import main
+
+main()

@@ -1,0 +1,202 @@
+"""`indexd serve` as a process of its own: start, signals, logs, a database that goes away."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from indexd import embedded, migrate
+from tests.conftest import document
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(
+    tmp_path: Path, *options: str, **environ: str
+) -> Iterator[tuple[httpx.Client, subprocess.Popen[str]]]:
+    """A server process and a client of it; what it printed is in tmp_path/out."""
+    port = free_port()
+    with (tmp_path / "out").open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "indexd", "serve", "--port", str(port), *options],
+            env={**os.environ, **environ},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                wait_until(lambda: process.poll() is None and is_ready(client), process)
+                yield client, process
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    pytest.fail("the server did not become what was waited for")
+
+
+@pytest.fixture
+def external(clone: psycopg.Connection[Any], url: str) -> str:
+    """A database that the server does not run itself."""
+    return url
+
+
+def test_the_server_brings_its_own_database_and_keeps_the_data(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    tmp_path.chmod(0o755)
+    for unchanged in (False, True):
+        with serving(tmp_path, "--data-dir", str(data)) as (client, process):
+            answer = client.post("/index/upsert", json=document("a", [1, 0]))
+            assert answer.json()["unchanged"] is unchanged
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        assert not (data / "postgres" / "postmaster.pid").exists()
+
+
+def test_a_server_that_was_killed_comes_up_again(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    tmp_path.chmod(0o755)
+    with serving(tmp_path, "--data-dir", str(data)) as (client, process):
+        client.post("/index/upsert", json=document("a", [1, 0]))
+        process.kill()
+        process.wait(30)
+        postmaster = int((data / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(postmaster, signal.SIGKILL)
+    with serving(tmp_path, "--data-dir", str(data)) as (client, process):
+        assert client.get("/index/stats").json()["namespaces"] == {"notes": 1}
+        process.terminate()
+        assert process.wait(30) == 0
+    assert not (data / "postgres" / "postmaster.pid").exists()
+
+
+def test_a_request_is_one_log_line_without_text_and_vector(tmp_path: Path, external: str) -> None:
+    with serving(tmp_path, "--database-url", external) as (client, _):
+        client.post("/index/upsert", json=document("note", [0.123, 0.5], texts=["geheim"]))
+        client.post("/index/search", json={"query": "geheim", "namespace": "notes"})
+        client.post("/index/search", json={"embedding": [0.123], "namespace": "notes"})
+    output = (tmp_path / "out").read_text()
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    [upsert] = [line for line in lines if line.get("path") == "/index/upsert"]
+    assert upsert["event"] == "received upsert"
+    assert upsert["duration_ms"] > 0
+    assert {key: upsert[key] for key in ("method", "status", "namespace", "doc_id")} == {
+        "method": "POST",
+        "status": 200,
+        "namespace": "notes",
+        "doc_id": "note",
+    }
+    searches = [line for line in lines if line.get("path") == "/index/search"]
+    assert [(line["status"], line["namespace"]) for line in searches] == [
+        (200, "notes"),
+        (400, "notes"),
+    ]
+    assert "geheim" not in output
+    assert "0.123" not in output
+
+
+def test_sigterm_finishes_what_is_under_way(tmp_path: Path, external: str) -> None:
+    with (
+        serving(tmp_path, "--database-url", external) as (client, process),
+        psycopg.connect(external) as blocker,
+    ):
+        client.post("/index/upsert", json=document("a", [1, 0]))
+        blocker.execute("SELECT FROM indexd.documents FOR UPDATE")
+        with subprocess.Popen(
+            [sys.executable, "-c", _DELETE, str(client.base_url)], stdout=subprocess.PIPE
+        ) as waiting:
+            time.sleep(2)
+            process.terminate()
+            time.sleep(1)
+            assert process.poll() is None
+            blocker.rollback()
+            assert waiting.communicate(timeout=20)[0] == b"200"
+        assert process.wait(20) == 0
+
+
+_DELETE = """
+import httpx, sys
+answer = httpx.post(sys.argv[1] + "/index/delete", json={"doc_id": "a", "namespace": "notes"})
+print(answer.status_code, end="")
+"""
+
+
+def test_an_external_database_that_is_not_at_head_is_refused(tmp_path: Path, external: str) -> None:
+    migrate.downgrade(external, "0001")
+    outcome = subprocess.run(
+        [sys.executable, "-m", "indexd", "serve", "--database-url", external],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert outcome.returncode == 1
+    assert "run `indexd db upgrade`" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    with embedded.postgres(home, {"shared_buffers": "64MB"}) as url:
+        migrate.upgrade(url)
+        control = [str(embedded.BINARIES / "pg_ctl"), "-w", "-D", str(home / "postgres")]
+        user = {"user": "pgserver"} if os.geteuid() == 0 else {}
+        with serving(tmp_path, "--database-url", url, INDEXD_POOL_TIMEOUT_SECONDS="1") as (
+            client,
+            process,
+        ):
+            client.post("/index/upsert", json=document("a", [1, 0]))
+            options = (home / "postgres" / "postmaster.opts").read_text().split('"', 1)[1]
+            subprocess.run([*control, "-m", "immediate", "stop"], check=True, **user)  # type: ignore[call-overload]
+            for _ in range(3):
+                for route, body in (
+                    ("/index/upsert", document("b", [1, 0])),
+                    ("/index/search", {"namespace": "notes", "embedding": [1, 0]}),
+                ):
+                    answer = client.post(route, json=body)
+                    assert answer.status_code == 503, answer.text
+                    assert int(answer.headers["retry-after"]) >= 1
+                    assert answer.json()["code"] == "database_unavailable"
+            assert client.get("/healthz").text == "ok"
+            assert client.get("/readyz").status_code == 503
+            subprocess.run(
+                [*control, "-o", '"' + options, "-l", str(home / "postgres" / "log"), "start"],
+                check=True,
+                **user,  # type: ignore[call-overload]
+            )
+            wait_until(lambda: is_ready(client), process)
+            assert client.post("/index/upsert", json=document("b", [1, 0])).status_code == 200
+            assert client.get("/index/stats").json()["namespaces"] == {"notes": 2}

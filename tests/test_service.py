@@ -1,0 +1,130 @@
+"""Health, metrics, logs, the OpenAPI document and its page."""
+
+import json
+import re
+from typing import Any
+
+import httpx
+from litestar.testing import AsyncTestClient
+
+from indexd.app import create_app
+from indexd.settings import Settings
+from tests.conftest import Client, document
+
+
+async def test_healthz_answers_ok_without_a_database() -> None:
+    nowhere = Settings(
+        database_url="postgresql://nobody@127.0.0.1:1/none", pool_timeout_seconds=0.2
+    )
+    async with AsyncTestClient(create_app(nowhere)) as client:
+        response = await client.get("/healthz")
+        assert (response.status_code, response.text) == (200, "ok")
+        ready = await client.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.headers["retry-after"]
+        assert ready.text.startswith("database: failed")
+        for method, route in (("POST", "/index/search"), ("POST", "/index/delete")):
+            answer = await client.request(method, route, json={"doc_id": "a", "query": "x"})
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"]
+            assert answer.json()["code"] == "database_unavailable"
+        assert "index_queries_total" in (await client.get("/metrics")).text
+
+
+async def test_readyz_has_a_line_per_check(client: Client) -> None:
+    response = await client.get("/readyz")
+    assert response.status_code == 200
+    assert [line.partition(":")[0] for line in response.text.splitlines()] == [
+        "database",
+        "extension",
+        "schema",
+    ]
+
+
+async def test_readyz_names_the_command_where_the_schema_is_old(
+    own_client: Client, clone: Any
+) -> None:
+    clone.execute("UPDATE indexd.alembic_version SET version_num = '0001'")
+    clone.commit()
+    response = await own_client.get("/readyz")
+    assert response.status_code == 503
+    assert "indexd db upgrade" in response.text
+
+
+async def test_metrics_count_searches_and_documents(own_client: Client) -> None:
+    await own_client.post("/index/upsert", json=document("a", [1, 0]))
+    await own_client.post("/index/upsert", json=document("b", [1, 0]))
+    await own_client.post("/index/search", json={"namespace": "notes", "embedding": [1, 0]})
+    await own_client.post("/index/search", json={"namespace": "notes", "embedding": []})
+    await own_client.post("/index/delete", json={"doc_id": "a", "namespace": "notes"})
+    await own_client.post("/index/delete", json={"doc_id": "a", "namespace": "notes"})
+    response = await own_client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    for line in (
+        "index_queries_total 1.0",
+        "index_query_duration_seconds_count 1.0",
+        'index_items_total{namespace="notes"} 1.0',
+        'index_items_forgotten_total{namespace="notes",reason="manual"} 1.0',
+    ):
+        assert line in response.text.splitlines()
+    assert 'index_query_duration_seconds_bucket{le="0.06"}' in response.text
+
+
+async def test_stats_count_by_namespace(client: Client) -> None:
+    await client.post(
+        "/index/upsert", json=document("a", [1, 0], [0, 1], ingested_at="2026-01-01T00:00:00Z")
+    )
+    await client.post("/index/upsert", json=document("b", [1, 0, 0], namespace="other"))
+    stats = (await client.get("/index/stats")).json()
+    assert (stats["total_documents"], stats["total_chunks"]) == (2, 3)
+    assert stats["namespaces"] == {"notes": 1, "other": 1}
+    details = stats["details"]["notes"]
+    assert details.pop("bytes") > 0
+    assert details == {
+        "documents": 1,
+        "chunks": 2,
+        "dimension": 2,
+        "index": "exact",
+        "oldest": "2026-01-01T00:00:00Z",
+        "newest": "2026-01-01T00:00:00Z",
+    }
+    assert set(stats["version"]) == {"indexd", "postgres", "pgvector", "schema"}
+
+
+async def test_the_openapi_document_names_every_operation_and_shows_examples(
+    client: Client,
+) -> None:
+    document = (await client.get("/schema/openapi.json")).json()
+    operations = {
+        (path, method): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert {operation["operationId"] for operation in operations.values()} >= {
+        *("Upsert", "Bulk", "Delete", "Search", "Stats", "Health", "Ready", "Metrics")
+    }
+    body = operations["/index/search", "post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"]["examples"][0]["namespace"] == "vault"
+    assert "application/x-ndjson" in operations["/index/bulk", "post"]["requestBody"]["content"]
+
+
+async def test_the_documentation_page_fetches_nothing_from_elsewhere(client: Client) -> None:
+    page: httpx.Response = await client.get("/schema")
+    assert page.status_code == 200
+    assert "/index/upsert" in page.text
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", page.text)
+    assert "<script" not in page.text
+
+
+async def test_a_body_over_the_limit_is_a_413(url: str) -> None:
+    small = Settings(database_url=url, max_body_bytes=1000)
+    async with AsyncTestClient(create_app(small)) as client:
+        body = document("a", [1, 0], texts=["x" * 2000])
+        response = await client.post("/index/upsert", json=body)
+        assert response.status_code == 413
+        assert response.json()["code"] == "body_too_large"
+        lines = json.dumps(body) + "\n"
+        bulk = await client.post(
+            "/index/bulk", content=lines, headers={"Content-Type": "application/x-ndjson"}
+        )
+        assert bulk.json()["accepted"] == 1
