@@ -371,7 +371,7 @@ async def _make_room(connection: Connection, namespace: str, versions: Sequence[
     )
 
 
-_CHUNK_TYPES = (
+CHUNK_TYPES = (
     *("text", "text", "int4", "timestamptz", "float8", "vector"),
     *("text", "text", "text", "text[]", "jsonb", "text"),
 )
@@ -389,7 +389,7 @@ async def _copy_chunks(
             ) FROM STDIN (FORMAT BINARY)
         """) as copy,
     ):
-        copy.set_types(_CHUNK_TYPES)
+        copy.set_types(CHUNK_TYPES)
         for version in versions:
             document = version.document
             origin = document.source_ref.origin if document.source_ref else None

@@ -35,8 +35,30 @@ async def best(
     Only keys and numbers are sorted; text and meta are fetched for the k that remain. OFFSET 0
     keeps the planner from computing a similarity once for each time the score mentions it.
     """
-    cursor = await connection.execute(
-        f"""
+    cursor = await connection.execute(best_statement(candidates, words), values)
+    return [
+        Hit(
+            doc_id=row[0],
+            chunk_id=row[1],
+            score=row[2],
+            similarity=row[3],
+            decay=row[4],
+            age_seconds=row[5],
+            half_life_seconds=row[6],
+            text=row[7],
+            meta=row[8],
+            tags=row[9],
+            ingested_at=row[10],
+            words=row[11] or [],
+            source_ref=SourceRef(*row[12:]) if row[12] is not None else None,
+        )
+        for row in await cursor.fetchall()
+    ]
+
+
+def best_statement(candidates: str, words: str = "NULL") -> str:
+    """The SQL of `best`; `words` is an expression over the chunk found."""
+    return f"""
         WITH candidates AS (
             {candidates}
             OFFSET 0
@@ -74,24 +96,4 @@ async def best(
             ON document.namespace = %(namespace)s
            AND document.doc_id = best.doc_id
          ORDER BY best.score DESC, best.doc_id, best.chunk_id
-        """,
-        values,
-    )
-    return [
-        Hit(
-            doc_id=row[0],
-            chunk_id=row[1],
-            score=row[2],
-            similarity=row[3],
-            decay=row[4],
-            age_seconds=row[5],
-            half_life_seconds=row[6],
-            text=row[7],
-            meta=row[8],
-            tags=row[9],
-            ingested_at=row[10],
-            words=row[11] or [],
-            source_ref=SourceRef(*row[12:]) if row[12] is not None else None,
-        )
-        for row in await cursor.fetchall()
-    ]
+    """

@@ -12,6 +12,14 @@ from indexd.store.filters import MATCHES, Filters, parameters
 from indexd.store.hits import Hit, best
 from indexd.vectors import Embedding
 
+EXACT = f"""
+    SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
+           -(embedding <#> %(vector)s) AS similarity
+      FROM indexd.chunks
+     WHERE namespace = %(namespace)s
+       AND {MATCHES}
+"""
+
 
 class Search(msgspec.Struct, frozen=True):
     """What is looked for; `vector` is there in mode vector, `text` in mode lexical."""
@@ -70,12 +78,6 @@ async def by_vector(
         raise vectors.mismatch("query", dimension, vector.size)
     return await best(
         connection,
-        f"""
-        SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
-               -(embedding <#> %(vector)s) AS similarity
-          FROM indexd.chunks
-         WHERE namespace = %(namespace)s
-           AND {MATCHES}
-        """,
+        EXACT,
         {"namespace": namespace, "vector": vector, "k": k, "at": at, **parameters(filters)},
     )
