@@ -129,8 +129,7 @@ def _document(key: Key, members: list[Row]) -> Document:
             _Chunk(
                 chunk_id,
                 row.text,
-                # One value after the other is what JSON is: float32 as float64 is exact.
-                np.frombuffer(row.embedding, "<f4").tolist() if row.embedding else UNSET,
+                _numbers(row.embedding) if row.embedding else UNSET,
                 msgspec.Raw(row.meta) if row.meta else UNSET,
             )
             for row, chunk_id in zip(members, _chunk_ids(doc_id, members), strict=True)
@@ -142,6 +141,11 @@ def _document(key: Key, members: list[Row]) -> Document:
         ingested_at=next((row.ingested_at for row in members if row.ingested_at), None),
     )
     return Document(namespace, doc_id, numbers, _encoder.encode(request))
+
+
+def _numbers(embedding: bytes) -> list[float]:
+    """Each as the float64 that equals it, so the service gets back the float32 bit for bit."""
+    return np.frombuffer(embedding, "<f4").tolist()
 
 
 def _chunk_ids(doc_id: str, members: list[Row]) -> Iterator[str | None]:

@@ -15,7 +15,7 @@ from indexd.errors import ConfigurationError, Unavailable
 from indexd.push.documents import Document, Failure
 
 BATCH_DOCUMENTS = 2000
-REQUEST_BYTES = 16 * 2**20
+REQUEST_BYTES = 8 * 2**20
 """A request is closed once it has as many; one document may be larger."""
 
 FIRST_PATIENCE_SECONDS = 5.0
@@ -116,7 +116,7 @@ class Server:
         if key:
             headers["Authorization"] = f"Bearer {key}"
         self._client = httpx.Client(headers=headers, timeout=TIMEOUT, transport=transport)
-        self._url = _bulk_url(url)
+        self._url = bulk_url(url)
         self._answered = False
 
     def __enter__(self) -> Self:
@@ -131,7 +131,7 @@ class Server:
 
         def again(error: Exception) -> bool | float:
             if isinstance(error, httpx.HTTPStatusError):
-                return _retry_after(error.response)
+                return retry_after(error.response)
             waited = time.monotonic() - began
             return isinstance(error, httpx.TransportError) and (
                 self._answered or waited < FIRST_PATIENCE_SECONDS
@@ -241,7 +241,7 @@ def _outcome(request: Request, answer: Answer) -> Outcome:
     return Outcome(request.counts + answered, (*request.failures, *named), request.namespaces)
 
 
-def _bulk_url(url: str) -> httpx.URL:
+def bulk_url(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -251,7 +251,7 @@ def _bulk_url(url: str) -> httpx.URL:
     return parsed.copy_with(path=parsed.path.rstrip("/") + "/index/bulk")
 
 
-def _retry_after(response: httpx.Response) -> bool | float:
+def retry_after(response: httpx.Response) -> bool | float:
     """False for an answer that will be the same again; else when to ask, as the server wants it."""
     if response.status_code not in RETRIED:
         return False
