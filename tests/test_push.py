@@ -111,7 +111,7 @@ def fake() -> Iterator[FakeIndexd]:
 
 @pytest.fixture(autouse=True)
 def no_waiting() -> Iterator[None]:
-    with stamina.set_testing(True, attempts=4):
+    with stamina.set_testing(True, attempts=4, cap=True):
         yield
 
 
@@ -559,6 +559,14 @@ def test_the_key_goes_into_the_header(
     ]
 
 
+def test_a_password_in_the_url_is_used_and_never_printed(fake: FakeIndexd, push: Push) -> None:
+    url = fake.url.replace("//", "//admin:sesame@")
+    fake.troubles = [(503, {}), (400, {})]
+    results = [push([row()], "--url", url), push([row()], "--url", url, "--dry-run")]
+    assert fake.headers[0]["Authorization"].startswith("Basic ")
+    assert "sesame" not in str(results)
+
+
 def test_a_request_holds_at_most_batch_documents(fake: FakeIndexd, push: Push) -> None:
     push([row(str(n)) for n in range(7)], "--url", fake.url, "--batch", "3")
     assert [len(body.splitlines()) for body in fake.bodies] == [3, 3, 1]
@@ -593,7 +601,7 @@ def test_a_dry_run_sends_nothing_and_says_what_it_would(fake: FakeIndexd, push: 
     records = [row("a", namespace="docs"), row("b", namespace="docs"), row("c")]
     result = push(records, "--url", fake.url, "--dry-run")
     assert fake.bodies == []
-    assert f"would send 3 of 3 rows to {fake.url} in 1 requests" in result.out
+    assert f"would send 3 of 3 rows to {fake.url}/index/bulk in 1 requests" in result.out
     assert "2 into docs, 1 into vault" in result.out
     assert result.exit_code == 0
 

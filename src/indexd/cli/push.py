@@ -70,7 +70,7 @@ def push(
                 click.echo(f"stopped after {arrived(counts, time.monotonic() - began)}")
             raise
     if dry_run:
-        click.echo(would_arrive(counts, namespaces, url))
+        click.echo(would_arrive(counts, namespaces, server.address))
     else:
         click.echo(arrived(counts, time.monotonic() - began))
     sys.exit(1 if counts.failed_rows else 0)
@@ -100,11 +100,11 @@ def arrived(counts: Counts, seconds: float) -> str:
     )
 
 
-def would_arrive(counts: Counts, namespaces: Counter[str], url: str) -> str:
+def would_arrive(counts: Counts, namespaces: Counter[str], address: str) -> str:
     fit = counts.rows - counts.failed_rows
     into = ", ".join(f"{count:,} into {name}" for name, count in sorted(namespaces.items()))
     return (
-        f"would send {fit:,} of {counts.rows:,} rows to {url} in {counts.requests:,} requests, "
+        f"would send {fit:,} of {counts.rows:,} rows to {address} in {counts.requests:,} requests, "
         f"{counts.bytes / 1e6:,.1f} MB; documents: {into or 'none'}; "
         f"{counts.failed_rows:,} rows cannot be sent"
     )

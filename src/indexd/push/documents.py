@@ -145,7 +145,8 @@ def _document(key: Key, members: list[Row]) -> Document:
 
 def _numbers(embedding: bytes) -> list[float]:
     """Each as the float64 that equals it, so the service gets back the float32 bit for bit."""
-    return np.frombuffer(embedding, "<f4").tolist()
+    numbers: list[float] = np.frombuffer(embedding, "<f4").tolist()
+    return numbers
 
 
 def _chunk_ids(doc_id: str, members: list[Row]) -> Iterator[str | None]:

@@ -106,17 +106,15 @@ class _ErrorBody(msgspec.Struct):
 class Server:
     """A service that takes documents, asked again where that can help."""
 
-    def __init__(
-        self, url: str, key: str | None = None, transport: httpx.BaseTransport | None = None
-    ) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
         """Raises ConfigurationError for a URL or a key that cannot be one."""
         if key is not None and not (key.isascii() and key.isprintable()):
             raise ConfigurationError("the key holds characters that no key has")
         headers = {"Content-Type": "application/x-ndjson", "User-Agent": f"indexd/{__version__}"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        self._client = httpx.Client(headers=headers, timeout=TIMEOUT, transport=transport)
         self._url = bulk_url(url)
+        self._client = httpx.Client(headers=headers, timeout=TIMEOUT)
         self._answered = False
 
     def __enter__(self) -> Self:
@@ -124,6 +122,11 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self._client.close()
+
+    @property
+    def address(self) -> str:
+        """For people: without the password it may have."""
+        return _shown(self._url)
 
     def send(self, body: bytes) -> Answer:
         """Raises Unavailable once patience is over, ConfigurationError where none would help."""
@@ -150,7 +153,7 @@ class Server:
         try:
             return msgspec.json.decode(response.content, type=Answer)
         except msgspec.DecodeError as error:
-            raise ConfigurationError(f"what answers at {self._url} is not indexd") from error
+            raise ConfigurationError(f"what answers at {self.address} is not indexd") from error
 
     def _post(self, body: bytes) -> httpx.Response:
         response = self._client.post(self._url, content=body)
@@ -163,7 +166,7 @@ class Server:
 def reason(error: BaseException) -> str:
     """Why a request failed, in a sentence for people."""
     if isinstance(error, httpx.HTTPStatusError):
-        status, where = error.response.status_code, error.request.url
+        status, where = error.response.status_code, _shown(error.request.url)
         try:
             said = msgspec.json.decode(error.response.content, type=_ErrorBody).error
         except msgspec.DecodeError:
@@ -171,7 +174,7 @@ def reason(error: BaseException) -> str:
         return f"{where} answered {status}: {said}"
     if isinstance(error, httpx.TransportError):
         what = str(error) or type(error).__name__
-        return f"{error.request.url} cannot be reached: {what}"
+        return f"{_shown(error.request.url)} cannot be reached: {what}"
     return str(error)
 
 
@@ -247,8 +250,12 @@ def bulk_url(url: str) -> httpx.URL:
     except httpx.InvalidURL as error:
         raise ConfigurationError(f"--url: {error}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigurationError(f"--url: expected one such as http://localhost:8080, got {url!r}")
+        raise ConfigurationError("--url: expected one such as http://localhost:8080")
     return parsed.copy_with(path=parsed.path.rstrip("/") + "/index/bulk")
+
+
+def _shown(url: httpx.URL) -> str:
+    return str(url.copy_with(userinfo=b""))
 
 
 def retry_after(response: httpx.Response) -> bool | float:
