@@ -128,7 +128,7 @@ def push(client: httpx.Client, file: Path) -> None:
 
 def written(url: str) -> int:
     """Rows inserted, updated and deleted so far, by PostgreSQL's own counters."""
-    time.sleep(1.5)  # idle backends report within a second
+    time.sleep(12)  # an idle backend reports what it counted after ten seconds
     with psycopg.connect(url) as connection:
         [found] = connection.execute("""
             SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)
