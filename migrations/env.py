@@ -20,7 +20,9 @@ MIGRATE_LOCK = "hashtextextended('indexd:migrate', 0)"
 
 
 def include_name(name: str | None, kind: str, _parents: object) -> bool:
-    """Compare the schema indexd only: a shared database may hold others."""
+    """Compare the schema indexd only, without the indexes that the keeper builds as it runs."""
+    if kind == "index":
+        return not str(name).startswith("hnsw_")
     return name == SCHEMA if kind == "schema" else True
 
 

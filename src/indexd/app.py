@@ -1,32 +1,40 @@
 """The application, put together: the only place that knows all its parts."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
-from indexd import __version__
-from indexd.api import documents, health, problems, search, stats
+from indexd import __version__, keeper, policy
+from indexd.api import documents, health, problems, retention, search, stats
 from indexd.api.openapi import PlainPage
 from indexd.api.request_log import RequestLog
 from indexd.db import Database
-from indexd.errors import ConfigurationError
+from indexd.errors import ConfigurationError, DatabaseUnavailable
 from indexd.metrics import Metrics
 from indexd.service import Service
 from indexd.settings import Settings
+from indexd.store import policies
+from indexd.store.probe_sweep import Tuning
 
 
 def create_app(settings: Settings) -> Litestar:
     """Settings must name a database; the pool opens when the application starts."""
     if settings.database_url is None:
         raise ConfigurationError("database_url: expected the URL of a PostgreSQL database")
-    service = Service(settings, Database(settings.database_url, settings), Metrics())
+    url = settings.database_url
+    tuning = Tuning(ef=settings.search_ef, max_scan_tuples=settings.search_max_scan_tuples)
+    service = Service(settings, Database(url, settings), Metrics(), tuning)
+
+    wanted = policy.load(settings.policies_path)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        async with service.database:
+        async with service.database, keeper.running(url, settings):
+            with suppress(DatabaseUnavailable):  # /readyz tells; the next start loads them
+                await service.database.write(lambda connection: policies.apply(connection, wanted))
             yield
 
     return Litestar(
@@ -36,6 +44,8 @@ def create_app(settings: Settings) -> Litestar:
             documents.delete,
             search.search,
             stats.stats,
+            retention.retention,
+            retention.decay_preview,
             health.healthz,
             health.readyz,
             health.metrics,

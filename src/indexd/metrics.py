@@ -33,6 +33,11 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self.decays = Counter(
+            "index_decay_applied",
+            "Chunks whose score was computed under decay, added once per search",
+            registry=self.registry,
+        )
         self.items = Gauge(
             "index_items_total",
             "Documents in a namespace",

@@ -17,6 +17,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     Uuid,
@@ -42,7 +43,16 @@ namespaces = Table(
     Column("documents", BigInteger, nullable=False, server_default=text("0")),
     Column("chunks", BigInteger, nullable=False, server_default=text("0")),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    Column(
+        "index_mode",
+        Text,
+        nullable=False,
+        server_default=text("'auto'"),
+        comment="auto: by size; always, never: as an admin decided with "
+        "`indexd index build | drop`",
+    ),
     PrimaryKeyConstraint("namespace", name="pk_namespaces"),
+    CheckConstraint("index_mode IN ('auto', 'always', 'never')", name="ck_namespaces_index_mode"),
     CheckConstraint("dimension BETWEEN 1 AND 16000", name="ck_namespaces_dimension"),
     comment="One row per namespace ever written to. dimension is fixed while it holds documents; "
     "documents and chunks are kept by every write, updated last in its transaction.",
@@ -99,6 +109,17 @@ chunks = Table(
         ),
         nullable=False,
     ),
+    Column(
+        "half_life_class",
+        SmallInteger,
+        Computed(
+            "CASE WHEN half_life_seconds IS NULL THEN 32767 "
+            "ELSE ceil(ln(half_life_seconds) / ln(2::double precision)) END::smallint",
+            persisted=True,
+        ),
+        nullable=False,
+        comment="The own half-life is at most 2 ^ half_life_class seconds; 32767 without one",
+    ),
     PrimaryKeyConstraint("namespace", "doc_id", "ordinal", name="pk_chunks"),
     comment="The unit that is searched. embedding is L2-normalised, so -(embedding <#> query) is "
     "the cosine; ingested_at, half_life_seconds and source_ref_origin are copies of the "
@@ -106,6 +127,12 @@ chunks = Table(
 )
 
 Index("ix_chunks_ingested_at", chunks.c.namespace, chunks.c.ingested_at.desc())
+Index(
+    "ix_chunks_half_life_class",
+    chunks.c.namespace,
+    chunks.c.half_life_class,
+    chunks.c.ingested_at.desc(),
+)
 Index("ix_chunks_words", chunks.c.words, postgresql_using="gin")
 Index("ix_chunks_filter_keys", chunks.c.filter_keys, postgresql_using="gin")
 Index(
@@ -113,6 +140,47 @@ Index(
     chunks.c.meta,
     postgresql_using="gin",
     postgresql_ops={"meta": "jsonb_path_ops"},
+)
+
+retention_policies = Table(
+    "retention_policies",
+    metadata,
+    _key("namespace"),
+    Column("half_life_seconds", Double),
+    Column("max_items", BigInteger),
+    Column("max_age_seconds", Double),
+    Column("purge_strategy", Text),
+    Column("policy_hash", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    PrimaryKeyConstraint("namespace", name="pk_retention_policies"),
+    CheckConstraint(
+        "half_life_seconds > 0 AND half_life_seconds < 'infinity'",
+        name="ck_retention_policies_half_life",
+    ),
+    CheckConstraint("max_items >= 1", name="ck_retention_policies_max_items"),
+    CheckConstraint(
+        "max_age_seconds > 0 AND max_age_seconds < 'infinity'",
+        name="ck_retention_policies_max_age",
+    ),
+    CheckConstraint(
+        "purge_strategy IN ('oldest', 'lowest_score')",
+        name="ck_retention_policies_purge_strategy",
+    ),
+    comment="The policy file, as the last start or `indexd policy apply` loaded it. The row with "
+    "the empty name holds the defaults, for every namespace that has no row of its own.",
+)
+
+chunk_ages = Table(
+    "chunk_ages",
+    metadata,
+    _key("namespace"),
+    Column("half_life_class", SmallInteger, nullable=False),
+    Column("chunks", BigInteger, nullable=False),
+    Column("quantiles", ARRAY(Double), nullable=False),
+    Column("counted_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("namespace", "half_life_class", name="pk_chunk_ages"),
+    comment="How the chunks of indexed namespaces are spread over time: quantiles of ingested_at "
+    "in seconds since 1970. Kept by the index keeper; only steers searches.",
 )
 
 forget_events = Table(

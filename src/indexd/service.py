@@ -8,6 +8,7 @@ import msgspec
 from indexd.db import Database
 from indexd.metrics import Metrics
 from indexd.settings import Settings
+from indexd.store.probe_sweep import Tuning
 
 
 def now() -> datetime:
@@ -18,4 +19,5 @@ class Service(msgspec.Struct, frozen=True):
     settings: Settings
     database: Database
     metrics: Metrics
+    tuning: Tuning
     now: Callable[[], datetime] = now

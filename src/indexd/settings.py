@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from indexd import policy
 from indexd.errors import ConfigurationError
 
 PREFIX = "INDEXD_"
@@ -31,6 +32,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_dir: Annotated[
         str | None,
         Meta(description="Where the server's own PostgreSQL keeps its data"),
+    ] = None
+    policies: Annotated[
+        str | None, Meta(description="File of retention policies; without it, the shipped one")
     ] = None
     pool_size: Annotated[Positive, Meta(description="Database connections per process")] = 16
     pool_timeout_seconds: Annotated[
@@ -51,6 +55,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     budget_ms: Annotated[
         Seconds, Meta(description="Latency budget of a search at p95, as answers state it")
     ] = 60.0
+    index_threshold: Annotated[
+        Positive, Meta(description="Chunks from which a namespace gets an HNSW index")
+    ] = 20_000
+    index_limit: Annotated[
+        int, Meta(ge=0, description="Most HNSW indexes there may be; the largest namespaces win")
+    ] = 32
+    hnsw_m: Annotated[int, Meta(ge=2, le=100, description="Links per node of an HNSW index")] = 24
+    hnsw_ef_construction: Annotated[
+        int, Meta(ge=4, le=1000, description="Candidates while an HNSW index is built")
+    ] = 128
+    search_ef: Annotated[
+        int | None,
+        Meta(description="Candidates of an index search; by the namespace's size if not given"),
+    ] = None
+    search_max_scan_tuples: Annotated[
+        Positive, Meta(description="Rows of the index a filtered search may pass over")
+    ] = 20_000
+    keeper_interval_seconds: Annotated[
+        Seconds, Meta(description="How often the index keeper looks at the namespaces")
+    ] = 5.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least level logged")
     ] = "info"
@@ -75,6 +99,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def data_path(self) -> Path:
         return Path(self.data_dir).expanduser() if self.data_dir else default_data_path()
+
+    @property
+    def policies_path(self) -> Path:
+        return Path(self.policies).expanduser() if self.policies else policy.shipped()
 
 
 class Row(NamedTuple):

@@ -32,6 +32,7 @@ SEARCH: dict[str, Any] = {
     "k": 10,
     "filters": {"tags": ["project"]},
 }
+DECAY_PREVIEW = {"namespace": "chronik", "half_life_seconds": 2592000}
 
 
 def example(value: dict[str, Any]) -> list[Example]:

@@ -47,14 +47,17 @@ def utc(moment: datetime | None, where: str) -> datetime | None:
         raise InvalidField(f"{where}: expected a time in the years 0001 to 9999 UTC") from error
 
 
+def half_life(seconds: float | None) -> float | None:
+    if seconds is not None and not seconds > 0:
+        raise InvalidField("half_life_seconds: expected a positive number or null")
+    return seconds
+
+
 def document_from(request: UpsertIn) -> Document:
     """Check everything that can be checked without the database; raises InvalidRequest."""
     doc_id = checked_id(request.doc_id, "doc_id")
     if not request.chunks:
         raise InvalidField("chunks: expected at least one; to empty a document, delete it")
-    half_life = request.half_life_seconds
-    if half_life is not None and not half_life > 0:
-        raise InvalidField("half_life_seconds: expected a positive number or null")
     check_depth(request.meta or {}, "meta")
     chunks = tuple(_chunk(doc_id, place, sent) for place, sent in enumerate(request.chunks))
     _check_siblings(chunks)
@@ -64,7 +67,7 @@ def document_from(request: UpsertIn) -> Document:
         chunks=chunks,
         meta=request.meta or {},
         source_ref=_source_ref(request.source_ref) if request.source_ref else None,
-        half_life_seconds=half_life,
+        half_life_seconds=half_life(request.half_life_seconds),
         ingested_at=utc(request.ingested_at, "ingested_at"),
     )
 

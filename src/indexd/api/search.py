@@ -28,10 +28,13 @@ async def search(
     wanted = search_from(data, max_k=service.settings.max_k)
     structlog.contextvars.bind_contextvars(namespace=wanted.namespace)
     at = service.now()
-    hits = await service.database.read(lambda connection: store.search(connection, wanted, at=at))
-    results = [result_from(hit, wanted, include_weights=data.include_weights) for hit in hits]
+    found = await service.database.read(
+        lambda connection: store.search(connection, wanted, at=at, tuning=service.tuning)
+    )
+    results = [result_from(hit, wanted, include_weights=data.include_weights) for hit in found.hits]
     elapsed = time.perf_counter() - started
     service.metrics.queries.inc()
+    service.metrics.decays.inc(found.scored)
     service.metrics.query_duration.observe(elapsed)
     return SearchOut(
         results=results,

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from indexd.policy import Policy
+from indexd.store.decay import Point, Preview
 from indexd.store.documents import SourceRef
 from indexd.store.stats import NamespaceStats
 
@@ -171,8 +173,32 @@ class StatsOut(msgspec.Struct):
     total_chunks: int
     namespaces: dict[str, int]
     budget_ms: float
+    policy_hash: str
     details: dict[str, NamespaceOut]
     version: VersionOut
+
+
+class RetentionOut(msgspec.Struct):
+    configs: dict[str, Policy]
+    defaults: Policy
+    policy_hash: str
+    source: str
+
+
+class DecayPreviewIn(msgspec.Struct):
+    namespace: str | None = None
+    at: Timestamp | None = None
+    half_life_seconds: float | None = None
+    limit: Annotated[int, Meta(ge=1)] | None = None
+
+
+class DecayPreviewOut(msgspec.Struct):
+    namespace: str
+    total_documents: int
+    half_life_seconds: float | None
+    at: datetime
+    previews: list[Preview]
+    curve: list[Point]
 
 
 class ErrorOut(msgspec.Struct, omit_defaults=True):

@@ -24,7 +24,7 @@ class Filters(msgspec.Struct, frozen=True):
     meta: dict[str, Any] | None = None
 
 
-MATCHES = """(
+CONTENT = """(
         (%(tags)s::text[] IS NULL OR (
             filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s)
             AND EXISTS (
@@ -45,10 +45,16 @@ MATCHES = """(
             AND source_ref_origin = ANY(%(source_ref_origin)s)
         ))
     AND (%(doc_ids)s::text[] IS NULL OR doc_id = ANY(%(doc_ids)s))
-    AND (%(ingested_after)s::timestamptz IS NULL OR ingested_at > %(ingested_after)s)
-    AND (%(ingested_before)s::timestamptz IS NULL OR ingested_at < %(ingested_before)s)
     AND (%(meta)s::jsonb IS NULL OR meta @> %(meta)s)
 )"""
+"""A chunk passes all filters but those of time."""
+
+IN_TIME = """(
+        (%(ingested_after)s::timestamptz IS NULL OR ingested_at > %(ingested_after)s)
+    AND (%(ingested_before)s::timestamptz IS NULL OR ingested_at < %(ingested_before)s)
+)"""
+
+MATCHES = f"({CONTENT} AND {IN_TIME})"
 """A chunk passes; the namespace itself is the statement's to name."""
 
 

@@ -63,10 +63,15 @@ def best_statement(candidates: str, words: str = "NULL") -> str:
             {candidates}
             OFFSET 0
         ),
+        fading AS (
+            SELECT doc_id, ordinal, chunk_id, ingested_at, similarity,
+                   coalesce(half_life_seconds, %(half_life)s::float8) AS half_life
+              FROM candidates
+        ),
         best AS (
             SELECT *,
-                   indexd.score(similarity, ingested_at, half_life_seconds, %(at)s) AS score
-              FROM candidates
+                   indexd.score(similarity, ingested_at, half_life, %(at)s) AS score
+              FROM fading
              ORDER BY score DESC, doc_id, chunk_id
              LIMIT %(k)s
         )
@@ -74,9 +79,9 @@ def best_statement(candidates: str, words: str = "NULL") -> str:
                best.chunk_id,
                best.score,
                best.similarity,
-               indexd.decay(best.ingested_at, best.half_life_seconds, %(at)s),
+               indexd.decay(best.ingested_at, best.half_life, %(at)s),
                greatest(date_part('epoch', %(at)s - best.ingested_at), 0),
-               best.half_life_seconds,
+               best.half_life,
                chunk.text,
                chunk.meta,
                chunk.tags,

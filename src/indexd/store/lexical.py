@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from indexd.db import Connection
+from indexd.store import policies
 from indexd.store.filters import MATCHES, Filters, parameters
 from indexd.store.hits import Hit, best
 
@@ -48,6 +49,7 @@ async def by_words(
         "namespace": namespace,
         "query": query,
         "shown": shown,
+        "half_life": (await policies.of(connection, namespace)).half_life_seconds,
         "k": k,
         "at": at,
         **parameters(filters),

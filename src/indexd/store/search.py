@@ -1,7 +1,7 @@
 """Finding chunks: the k best by score = similarity x decay."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -10,15 +10,15 @@ from indexd.db import Connection
 from indexd.store import lexical
 from indexd.store.filters import MATCHES, Filters, parameters
 from indexd.store.hits import Hit, best
+from indexd.store.namespaces import Facts, facts
+from indexd.store.probe_sweep import (
+    Tuning,
+    epsilon,
+    probe_and_sweep,
+    set_index_search,
+    similar,
+)
 from indexd.vectors import Embedding
-
-EXACT = f"""
-    SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
-           -(embedding <#> %(vector)s) AS similarity
-      FROM indexd.chunks
-     WHERE namespace = %(namespace)s
-       AND {MATCHES}
-"""
 
 
 class Search(msgspec.Struct, frozen=True):
@@ -32,52 +32,107 @@ class Search(msgspec.Struct, frozen=True):
     vector: Embedding | None
 
 
-async def search(connection: Connection, search: Search, *, at: datetime) -> list[Hit]:
-    """The k best of the namespace, highest score first; none where it does not exist."""
+class Found(msgspec.Struct, frozen=True):
+    """The answer, and how many chunks were scored for it."""
+
+    hits: list[Hit]
+    scored: int
+
+
+async def search(connection: Connection, search: Search, *, at: datetime, tuning: Tuning) -> Found:
+    """The k best of the namespace, highest score first; none where it does not exist.
+
+    Runs in the caller's snapshot. Raises DimensionMismatch.
+    """
     if search.vector is None:
-        return await lexical.by_words(
+        found = await lexical.by_words(
             connection, search.namespace, search.text, k=search.k, filters=search.filters, at=at
         )
+        return Found(found, len(found))
+    space = await facts(connection, search.namespace, search.vector.size)
+    if space is None:
+        return Found([], 0)
+    if space.dimension != search.vector.size:
+        raise vectors.mismatch("query", space.dimension, search.vector.size)
     return await by_vector(
-        connection, search.namespace, search.vector, k=search.k, filters=search.filters, at=at
+        connection, space, search.vector, k=search.k, filters=search.filters, at=at, tuning=tuning
     )
-
-
-async def dimension_of(connection: Connection, namespace: str) -> int | None:
-    """The dimension of a namespace that holds documents."""
-    cursor = await connection.execute(
-        """
-        SELECT dimension
-          FROM indexd.namespaces
-         WHERE namespace = %(namespace)s
-           AND documents > 0
-        """,
-        {"namespace": namespace},
-    )
-    row = await cursor.fetchone()
-    return row[0] if row else None
 
 
 async def by_vector(
     connection: Connection,
-    namespace: str,
+    space: Facts,
     vector: Embedding,
     *,
     k: int,
     filters: Filters,
     at: datetime,
-) -> list[Hit]:
+    tuning: Tuning,
+) -> Found:
     """The k chunks of the highest cosine x decay, ties by doc_id, then chunk_id.
 
-    Scans the namespace, which is exact by definition. Raises DimensionMismatch.
+    Without an index the namespace is scanned, which is exact by definition. With one, where
+    nothing fades, the nearest 2k usually prove the answer; else probe and sweep finds it.
     """
-    dimension = await dimension_of(connection, namespace)
-    if dimension is None:
-        return []
-    if dimension != vector.size:
-        raise vectors.mismatch("query", dimension, vector.size)
-    return await best(
-        connection,
-        EXACT,
-        {"namespace": namespace, "vector": vector, "k": k, "at": at, **parameters(filters)},
+    values = parameters(filters) | {
+        "namespace": space.namespace,
+        "vector": vector,
+        "half_life": space.half_life_seconds,
+        "k": k,
+        "at": at,
+    }
+    if not space.indexed:
+        return Found(await best(connection, EXACT, values), space.chunks)
+    if space.half_life_seconds is None and filters == Filters():
+        nearest = await _nearest(connection, space, values, k=2 * k, tuning=tuning)
+        lowest = min((hit.similarity for hit in nearest), default=1.0)
+        if len(nearest) > k and nearest[k - 1].score > max(lowest + 2 * epsilon(vector), 0.0):
+            return Found(nearest[:k], len(nearest))
+    keys = await probe_and_sweep(
+        connection, space, vector, k=k, filters=filters, at=at, tuning=tuning
     )
+    chosen = keys.keys()
+    found = await best(
+        connection,
+        _CHOSEN,
+        values
+        | {
+            "chosen_doc_ids": [key.doc_id for key in chosen],
+            "chosen_ordinals": [key.ordinal for key in chosen],
+        },
+    )
+    return Found(found, keys.scored)
+
+
+async def _nearest(
+    connection: Connection, space: Facts, values: dict[str, Any], *, k: int, tuning: Tuning
+) -> list[Hit]:
+    """The k nearest by the index, scored exactly, in one statement that is quickly planned."""
+    await set_index_search(connection, tuning.first_ef(space.chunks), filtered=False, tuning=tuning)
+    nearest = _NEAREST.format(similar(space.dimension))
+    return await best(connection, nearest, values | {"k": k, "wanted": k})
+
+
+EXACT = f"""
+    SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
+           -(embedding <#> %(vector)s) AS similarity
+      FROM indexd.chunks
+     WHERE namespace = %(namespace)s
+       AND {MATCHES}
+"""
+
+_NEAREST = """
+    SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds, cosine AS similarity
+      FROM ({}) AS nearby
+"""
+
+_CHOSEN = """
+    SELECT chunks.doc_id, chunks.ordinal, chunk_id, ingested_at, half_life_seconds,
+           -(embedding <#> %(vector)s) AS similarity
+      FROM unnest(%(chosen_doc_ids)s::text[], %(chosen_ordinals)s::int[])
+        AS chosen (doc_id, ordinal)
+      JOIN indexd.chunks
+        ON chunks.namespace = %(namespace)s
+       AND chunks.doc_id = chosen.doc_id COLLATE "C"
+       AND chunks.ordinal = chosen.ordinal
+"""

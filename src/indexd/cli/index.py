@@ -1,0 +1,84 @@
+"""`indexd index`: look at the HNSW indexes, build one, drop one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import click
+
+from indexd import keeper
+from indexd.cli.common import database_options, load, running_database
+from indexd.db import Connection
+from indexd.errors import NotFound
+from indexd.settings import Settings
+from indexd.store import indexes
+
+
+@click.group()
+def index() -> None:
+    """HNSW indexes: which namespaces have one, and which shall."""
+
+
+def _run(settings: Settings, work: Callable[[Connection], Awaitable[None]]) -> None:
+    async def connected(url: str) -> None:
+        async with keeper.connected(url) as connection:
+            await work(connection)
+
+    with running_database(settings) as url:
+        asyncio.run(connected(url))
+
+
+@index.command()
+@database_options
+def status(database_url: str | None, data_dir: str | None) -> None:
+    """List the namespaces: chunks, dimension, and what a search uses."""
+    settings = load(database_url=database_url, data_dir=data_dir)
+
+    async def look(connection: Connection) -> None:
+        namespaces = await indexes.look(connection)
+        states = indexes.states(namespaces, keeper.rules(settings))
+        click.echo(f"{'namespace':32} {'chunks':>10} {'dimension':>9} {'mode':6} index")
+        for one in namespaces:
+            done = next((i.done for i in one.indexes if i.done is not None), None)
+            progress = "" if done is None else f" {done:.0%}"
+            too_long = " (dimension over 4,000)" if one.dimension > indexes.MAX_DIMENSION else ""
+            click.echo(
+                f"{one.name:32} {one.chunks:10} {one.dimension:9} {one.mode:6} "
+                f"{states[one.name]}{progress}{too_long}"
+            )
+
+    _run(settings, look)
+
+
+@index.command()
+@click.argument("namespace")
+@database_options
+def build(namespace: str, database_url: str | None, data_dir: str | None) -> None:
+    """Build the index of NAMESPACE now, and keep it whatever its size."""
+    _decide(namespace, "always", load(database_url=database_url, data_dir=data_dir))
+
+
+@index.command()
+@click.argument("namespace")
+@database_options
+def drop(namespace: str, database_url: str | None, data_dir: str | None) -> None:
+    """Drop the index of NAMESPACE, and build none again: searches scan it exactly."""
+    _decide(namespace, "never", load(database_url=database_url, data_dir=data_dir))
+
+
+@index.command()
+@click.argument("namespace")
+@database_options
+def auto(namespace: str, database_url: str | None, data_dir: str | None) -> None:
+    """Leave the index of NAMESPACE to the keeper, which goes by its size."""
+    _decide(namespace, "auto", load(database_url=database_url, data_dir=data_dir))
+
+
+def _decide(namespace: str, mode: indexes.Mode, settings: Settings) -> None:
+    async def decide(connection: Connection) -> None:
+        if not await indexes.set_mode(connection, namespace, mode):
+            raise NotFound(f"there is no namespace {namespace!r}")
+        # A running server's keeper may be at it already: then this waits and finds it done.
+        async with keeper.lock(connection, 0.5):
+            await keeper.keep_once(connection, keeper.rules(settings))
+
+    _run(settings, decide)

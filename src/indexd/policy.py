@@ -1,0 +1,136 @@
+"""Retention policies: from the YAML file to checked values, with the key at fault in the message.
+
+The keys are described in policies/indexd_retention.yaml, the file that is shipped.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from indexd.errors import ConfigurationError, InvalidField
+
+Strategy = Literal["oldest", "lowest_score"]
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What holds in one namespace; None is none."""
+
+    half_life_seconds: float | None = None
+    max_items: int | None = None
+    max_age_seconds: float | None = None
+    purge_strategy: Strategy | None = None
+
+
+class Policies(msgspec.Struct, frozen=True):
+    """All that a file says. A namespace that is not listed has the defaults."""
+
+    defaults: Policy
+    namespaces: dict[str, Policy]
+    source: str
+
+    @property
+    def hash(self) -> str:
+        """Of what the policies mean; comments and spelling do not count."""
+        meaning = msgspec.json.encode((self.defaults, self.namespaces), order="sorted")
+        return hashlib.sha256(meaning).hexdigest()
+
+
+def shipped() -> Path:
+    """The file that comes along; in a wheel it lies inside the package."""
+    inside = Path(__file__).parent / "policies"
+    home = inside if inside.exists() else Path(__file__).parents[2] / "policies"
+    return home / "indexd_retention.yaml"
+
+
+def load(path: Path) -> Policies:
+    """Raises ConfigurationError naming file and key, such as `namespaces.chronik.max_items`."""
+    try:
+        read = msgspec.yaml.decode(path.read_bytes()) or {}
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    try:
+        return parse(read, str(path))
+    except InvalidField as error:
+        raise ConfigurationError(f"{path}: {error.message}") from error
+
+
+def parse(read: Any, source: str) -> Policies:
+    """The policies of a decoded file; raises InvalidField."""
+    sections = _mapping(read, "the file", ("defaults", "namespaces"))
+    defaults = parse_policy(sections.get("defaults") or {}, "defaults", Policy())
+    listed = _mapping(sections.get("namespaces") or {}, "namespaces", None)
+    return Policies(
+        defaults=defaults,
+        namespaces={
+            str(name).strip(): parse_policy(keys or {}, f"namespaces.{name}", defaults)
+            for name, keys in listed.items()
+        },
+        source=source,
+    )
+
+
+def parse_policy(keys: Any, where: str, defaults: Policy) -> Policy:
+    """One policy; a key that is missing takes its default. Raises InvalidField."""
+    given = _mapping(keys, where, Policy.__struct_fields__)
+    values = msgspec.structs.asdict(defaults) | dict(given)
+    found = Policy(
+        half_life_seconds=_seconds(values, "half_life_seconds", where),
+        max_items=_count(values, "max_items", where),
+        max_age_seconds=_seconds(values, "max_age_seconds", where),
+        purge_strategy=_strategy(values, where),
+    )
+    if found.max_items is not None and found.purge_strategy is None:
+        raise InvalidField(
+            f"{where}.purge_strategy: expected oldest or lowest_score, because max_items is set"
+        )
+    return found
+
+
+def _mapping(value: Any, where: str, allowed: tuple[str, ...] | None) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidField(f"{where}: expected keys and values")
+    for key in value:
+        if allowed is not None and key not in allowed:
+            raise InvalidField(f"{where}.{key}: unknown key, expected {', '.join(allowed)}")
+    return value
+
+
+def _seconds(values: Mapping[str, Any], key: str, where: str) -> float | None:
+    value = values[key]
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidField(f"{where}.{key}: expected a number of seconds or null, got {value!r}")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise InvalidField(f"{where}.{key}: expected a positive finite number or null")
+    return seconds
+
+
+def _count(values: Mapping[str, Any], key: str, where: str) -> int | None:
+    value = values[key]
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**63:
+        raise InvalidField(f"{where}.{key}: expected a whole number from 1 or null, got {value!r}")
+    return value
+
+
+def _strategy(values: Mapping[str, Any], where: str) -> Strategy | None:
+    value = values["purge_strategy"]
+    if value is None or value in get_args(Strategy):
+        return value  # type: ignore[no-any-return]  # it is one of the literals
+    if value == "random":
+        raise InvalidField(
+            f"{where}.purge_strategy: 'random' is forbidden, use oldest or lowest_score"
+        )
+    raise InvalidField(f"{where}.purge_strategy: {value!r} is unknown, use oldest or lowest_score")

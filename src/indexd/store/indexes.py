@@ -1,0 +1,167 @@
+"""HNSW indexes: which namespaces earn one, and how it is built, looked at and dropped.
+
+A namespace has at most one that serves: a partial index over its vectors cast to halfvec, whose
+predicate names namespace and dimension. Without the dimension in it, an emptied namespace would
+refuse vectors of another one until the index is gone. Building and dropping run outside of
+transactions, as CONCURRENTLY must.
+"""
+
+import hashlib
+from typing import Literal
+
+import msgspec
+from psycopg import sql
+
+from indexd.db import Connection
+
+MAX_DIMENSION = 4_000
+"""What an HNSW index over halfvec can hold; longer vectors are always scanned exactly."""
+
+State = Literal["exact", "building", "hnsw"]
+Mode = Literal["auto", "always", "never"]
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """Who earns an index and how it is built: the settings index_* and hnsw_*."""
+
+    threshold: int
+    limit: int
+    m: int
+    ef_construction: int
+
+
+class Index(msgspec.Struct, frozen=True):
+    """An HNSW index as the catalogue has it; `done` is the share built, while it is built."""
+
+    name: str
+    valid: bool
+    done: float | None
+
+
+class Namespace(msgspec.Struct, frozen=True):
+    """A namespace with the indexes that are there for it."""
+
+    name: str
+    dimension: int
+    chunks: int
+    mode: Mode
+    indexes: tuple[Index, ...]
+
+    @property
+    def wanted(self) -> str:
+        return index_name(self.name, self.dimension)
+
+    @property
+    def serving(self) -> Index | None:
+        return next((i for i in self.indexes if i.name == self.wanted and i.valid), None)
+
+
+def index_name(namespace: str, dimension: int) -> str:
+    """Stable, and short enough for PostgreSQL whatever the namespace is called."""
+    return f"{_prefix(namespace)}{dimension}"
+
+
+def _prefix(namespace: str) -> str:
+    return f"hnsw_{hashlib.sha256(namespace.encode()).hexdigest()[:16]}_"
+
+
+def earning(namespaces: list[Namespace], rules: Rules) -> list[Namespace]:
+    """Those that shall have an index, largest first, no more than the limit.
+
+    Size decides; an index that serves stays until its namespace shrank to half the threshold.
+    """
+
+    def earns(one: Namespace) -> bool:
+        if one.dimension > MAX_DIMENSION or one.chunks == 0 or one.mode == "never":
+            return False
+        enough = rules.threshold / 2 if one.serving else rules.threshold
+        return one.mode == "always" or one.chunks >= enough
+
+    ranked = sorted(namespaces, key=lambda one: (one.mode != "always", -one.chunks, one.name))
+    return [one for one in ranked if earns(one)][: rules.limit]
+
+
+def states(namespaces: list[Namespace], rules: Rules) -> dict[str, State]:
+    """`building` from the moment a namespace earns an index until that serves."""
+    earn = {one.name for one in earning(namespaces, rules)}
+    return {
+        one.name: "hnsw" if one.serving else "building" if one.name in earn else "exact"
+        for one in namespaces
+    }
+
+
+async def look(connection: Connection) -> list[Namespace]:
+    """Every namespace, and what indexes there are for it."""
+    cursor = await connection.execute("""
+        SELECT pg_class.relname,
+               pg_index.indisvalid,
+               progress.blocks_done / nullif(progress.blocks_total, 0)::float8
+          FROM pg_index
+          JOIN pg_class
+            ON pg_class.oid = pg_index.indexrelid
+          LEFT JOIN pg_stat_progress_create_index AS progress
+            ON progress.index_relid = pg_index.indexrelid
+         WHERE pg_index.indrelid = 'indexd.chunks'::regclass
+           AND starts_with(pg_class.relname, 'hnsw_')
+    """)
+    indexes = [Index(*row) for row in await cursor.fetchall()]
+    cursor = await connection.execute("""
+        SELECT namespace, dimension, chunks, index_mode
+          FROM indexd.namespaces
+         ORDER BY namespace
+    """)
+    return [
+        Namespace(
+            name,
+            dimension,
+            chunks,
+            mode,
+            tuple(index for index in indexes if index.name.startswith(_prefix(name))),
+        )
+        for name, dimension, chunks, mode in await cursor.fetchall()
+    ]
+
+
+async def build(connection: Connection, namespace: Namespace, rules: Rules) -> None:
+    """Build the index a namespace wants, while reads and writes go on."""
+    # A literal namespace and dimension: both stand in the predicate, which takes no parameters.
+    await connection.execute(
+        sql.SQL("""
+            CREATE INDEX CONCURRENTLY {index} ON indexd.chunks
+             USING hnsw ((embedding::halfvec({dimension})) halfvec_ip_ops)
+              WITH (m = {m}, ef_construction = {ef_construction})
+             WHERE namespace = {namespace} AND vector_dims(embedding) = {dimension}
+        """).format(
+            index=sql.Identifier(namespace.wanted),
+            dimension=sql.Literal(namespace.dimension),
+            namespace=sql.Literal(namespace.name),
+            m=sql.Literal(rules.m),
+            ef_construction=sql.Literal(rules.ef_construction),
+        )
+    )
+    await connection.execute(
+        sql.SQL("COMMENT ON INDEX {} IS {}").format(
+            sql.Identifier("indexd", namespace.wanted),
+            sql.Literal(f"nearest neighbours in namespace {namespace.name}"),
+        )
+    )
+
+
+async def drop(connection: Connection, index: str) -> None:
+    """Drop an index, valid or not, while reads and writes go on."""
+    await connection.execute(
+        sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier("indexd", index))
+    )
+
+
+async def set_mode(connection: Connection, namespace: str, mode: Mode) -> bool:
+    """Leave the index to the keeper (`auto`), or have it always or never; False if unknown."""
+    cursor = await connection.execute(
+        """
+        UPDATE indexd.namespaces
+           SET index_mode = %(mode)s
+         WHERE namespace = %(namespace)s
+        """,
+        {"namespace": namespace, "mode": mode},
+    )
+    return cursor.rowcount > 0

@@ -1,0 +1,84 @@
+"""The retention policies in force, as the database has them."""
+
+from indexd.db import Connection
+from indexd.policy import Policies, Policy
+
+DEFAULTS = ""
+"""The name of the row that holds for every namespace without one of its own."""
+
+_FIELDS = Policy.__struct_fields__
+
+
+async def apply(connection: Connection, policies: Policies) -> bool:
+    """Put these in force instead of all there were; answers whether that changed anything.
+
+    Forgets nothing: retention acts in upserts only.
+    """
+    cursor = await connection.execute(
+        """
+        SELECT policy_hash, source
+          FROM indexd.retention_policies
+         WHERE namespace = %(defaults)s
+        """,
+        {"defaults": DEFAULTS},
+    )
+    if await cursor.fetchone() == (policies.hash, policies.source):
+        return False
+    rows = {DEFAULTS: policies.defaults, **policies.namespaces}
+    # Two servers that start at once with two files: one after the other, whole.
+    await connection.execute("LOCK TABLE indexd.retention_policies IN SHARE ROW EXCLUSIVE MODE")
+    await connection.execute("DELETE FROM indexd.retention_policies")
+    await connection.execute(
+        """
+        INSERT INTO indexd.retention_policies (
+            namespace, half_life_seconds, max_items, max_age_seconds, purge_strategy,
+            policy_hash, source
+        )
+        SELECT sent.*, %(hash)s, %(source)s
+          FROM unnest(
+                %(namespace)s::text[], %(half_life_seconds)s::float8[], %(max_items)s::bigint[],
+                %(max_age_seconds)s::float8[], %(purge_strategy)s::text[]
+               ) AS sent
+        """,
+        {
+            "namespace": list(rows),
+            "hash": policies.hash,
+            "source": policies.source,
+            **{field: [getattr(row, field) for row in rows.values()] for field in _FIELDS},
+        },
+    )
+    return True
+
+
+async def in_force(connection: Connection) -> tuple[Policies, str]:
+    """All policies, and their hash; none and an empty hash before the first start."""
+    cursor = await connection.execute("""
+        SELECT namespace, half_life_seconds, max_items, max_age_seconds, purge_strategy,
+               policy_hash, source
+          FROM indexd.retention_policies
+         ORDER BY namespace
+    """)
+    rows = await cursor.fetchall()
+    found = {namespace: Policy(*fields) for namespace, *fields, _, _ in rows}
+    policies = Policies(
+        defaults=found.pop(DEFAULTS, Policy()),
+        namespaces=found,
+        source=rows[0][-1] if rows else "",
+    )
+    return policies, rows[0][-2] if rows else ""
+
+
+async def of(connection: Connection, namespace: str) -> Policy:
+    """What holds in this namespace."""
+    cursor = await connection.execute(
+        """
+        SELECT half_life_seconds, max_items, max_age_seconds, purge_strategy
+          FROM indexd.retention_policies
+         WHERE namespace IN (%(namespace)s, %(defaults)s)
+         ORDER BY namespace DESC
+         LIMIT 1
+        """,
+        {"namespace": namespace, "defaults": DEFAULTS},
+    )
+    row = await cursor.fetchone()
+    return Policy(*row) if row else Policy()
