@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pgvector.psycopg import register_vector_async
 
 from indexd.db import Connection
-from indexd.store import ages, documents, indexes
+from indexd.store import ages, indexes, upsert
 from indexd.store import search as store
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
@@ -87,7 +87,7 @@ async def connection(url: str) -> AsyncIterator[Connection]:
 async def store_and_index(connection: Connection, namespace: str, corpus: Corpus) -> None:
     """An index of so many links and candidates that it misses nothing among so few."""
     async with connection.transaction():
-        await documents.upsert_many(connection, corpus.documents(namespace), at=AT)
+        await upsert.upsert_many(connection, corpus.documents(namespace), at=AT)
     [found] = [n for n in await indexes.look(connection) if n.name == namespace]
     await indexes.build(connection, found, Rules(1, 100, 48, 400))
     await connection.execute("ANALYZE indexd.chunks")
@@ -219,7 +219,7 @@ async def test_a_class_bounds_the_half_lives_in_it(
         {},
         half_life_seconds=half_life,
     )
-    await documents.upsert(connection, body, at=AT)
+    await upsert.upsert(connection, body, at=AT)
     cursor = await connection.execute("SELECT half_life_class FROM indexd.chunks")
     [half_life_class] = await cursor.fetchone() or (None,)
     assert half_life <= half_life_bound(half_life_class, None)

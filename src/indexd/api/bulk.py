@@ -11,8 +11,9 @@ from indexd.api.structs import BulkOut, LineError, UpsertIn
 from indexd.api.wire import decoded, require_content_type
 from indexd.errors import BodyTooLarge, IndexdError, InvalidRequest
 from indexd.service import Service
-from indexd.store import documents
-from indexd.store.documents import Document, Written
+from indexd.store import upsert
+from indexd.store.documents import Document
+from indexd.store.upsert import Written
 
 BATCH_DOCUMENTS = 256
 BATCH_BYTES = 4 * 2**20
@@ -108,7 +109,7 @@ async def _write(batch: _Batch, service: Service, out: BulkOut) -> _Batch:
     try:
         outcomes: list[Written | IndexdError] = [
             *await service.database.write(
-                lambda connection: documents.upsert_many(connection, batch.documents, at=at)
+                lambda connection: upsert.upsert_many(connection, batch.documents, at=at)
             )
         ]
     except InvalidRequest:
@@ -129,7 +130,7 @@ async def _write_alone(document: Document, service: Service) -> Written | Indexd
     at = service.now()
     try:
         return await service.database.write(
-            lambda connection: documents.upsert(connection, document, at=at)
+            lambda connection: upsert.upsert(connection, document, at=at)
         )
     except InvalidRequest as error:
         return error

@@ -15,7 +15,8 @@ from indexd.api.parse import checked_id, document_from, namespace_of
 from indexd.api.structs import BulkOut, DeleteIn, DeleteOut, UpsertIn, UpsertOut
 from indexd.api.wire import Json
 from indexd.service import Service
-from indexd.store import documents, forget
+from indexd.store import forget
+from indexd.store import upsert as store
 
 ANONYMOUS = "anonymous"
 
@@ -31,7 +32,7 @@ async def upsert(
     structlog.contextvars.bind_contextvars(namespace=document.namespace)
     at = service.now()
     written = await service.database.write(
-        lambda connection: documents.upsert(connection, document, at=at)
+        lambda connection: store.upsert(connection, document, at=at)
     )
     return UpsertOut(written.chunks, document.namespace, written.unchanged)
 
