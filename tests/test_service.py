@@ -85,6 +85,8 @@ async def test_stats_count_by_namespace(client: Client) -> None:
         "chunks": 2,
         "dimension": 2,
         "index": "exact",
+        "index_progress": None,
+        "index_note": None,
         "oldest": "2026-01-01T00:00:00Z",
         "newest": "2026-01-01T00:00:00Z",
     }

@@ -43,6 +43,7 @@ def create_app(settings: Settings) -> Litestar:
             documents.bulk,
             documents.delete,
             search.search,
+            search.related,
             stats.stats,
             retention.retention,
             retention.decay_preview,

@@ -58,6 +58,8 @@ async def _keep(url: str, settings: Settings) -> None:
         except psycopg.Error as error:
             # The database went away, or a statement collided: the next round starts over.
             log.warning("index keeper interrupted", cause=type(error).__name__)
+        except Exception:
+            log.exception("index keeper failed")
         await asyncio.sleep(settings.keeper_interval_seconds)
 
 
@@ -101,12 +103,12 @@ async def keep_once(connection: Connection, wanted: Rules) -> None:
             if not (index.valid and index.name == namespace.wanted and namespace in earning):
                 await indexes.drop(connection, index.name)
                 log.info("dropped index", index=index.name, namespace=namespace.name)
+    for name in await ages.stale(connection, [namespace.name for namespace in earning]):
+        await ages.count(connection, name, at=datetime.now(UTC))
     for namespace in earning:
         if not namespace.serving:
             log.info("building index", namespace=namespace.name, chunks=namespace.chunks)
-            await indexes.build(connection, namespace, wanted)
             # The planner must know how many chunks have this dimension before it trusts the index.
             await connection.execute("ANALYZE indexd.chunks")
+            await indexes.build(connection, namespace, wanted)
             log.info("built index", index=namespace.wanted, namespace=namespace.name)
-    for name in await ages.stale(connection, [namespace.name for namespace in earning]):
-        await ages.count(connection, name, at=datetime.now(UTC))

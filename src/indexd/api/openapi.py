@@ -32,6 +32,7 @@ SEARCH: dict[str, Any] = {
     "k": 10,
     "filters": {"tags": ["project"]},
 }
+RELATED = {"doc_id": "note-42", "namespace": "vault", "k": 5}
 DECAY_PREVIEW = {"namespace": "chronik", "half_life_seconds": 2592000}
 
 

@@ -3,21 +3,21 @@
 from msgspec import UNSET
 
 from indexd.api.structs import ResultOut, Weights
+from indexd.store.filters import Filters
 from indexd.store.hits import Hit
-from indexd.store.search import Search
 
 SNIPPET = 240
 """Characters."""
 
 
-def result_from(hit: Hit, search: Search, *, include_weights: bool) -> ResultOut:
+def result_from(hit: Hit, namespace: str, filters: Filters, *, include_weights: bool) -> ResultOut:
     return ResultOut(
         doc_id=hit.doc_id,
         chunk_id=hit.chunk_id,
-        namespace=search.namespace,
+        namespace=namespace,
         score=hit.score,
         snippet=snippet(hit),
-        rationale=rationale(hit, search),
+        rationale=rationale(hit, filters),
         text=hit.text,
         meta=hit.meta,
         source_ref=hit.source_ref,
@@ -38,14 +38,14 @@ def snippet(hit: Hit) -> str:
     return start[:cut].rstrip() if cut > 0 else start[:SNIPPET]
 
 
-def rationale(hit: Hit, search: Search) -> list[str]:
+def rationale(hit: Hit, filters: Filters) -> list[str]:
     """Why this hit was found and stands where it stands, in sentences for people."""
     lines = [
         f"Tag match: {wanted}"
-        for wanted in search.filters.tags or ()
+        for wanted in filters.tags or ()
         if any(tag == wanted or tag.startswith(wanted + "/") for tag in hit.tags)
     ]
-    if search.mode == "vector":
+    if hit.words is None:
         lines.append(f"Vector cosine: {hit.similarity:.2f}")
     else:
         lines.append(f"Text match: {', '.join(hit.words)}")

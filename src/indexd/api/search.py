@@ -10,12 +10,15 @@ from litestar.params import Body
 
 from indexd.api import openapi
 from indexd.api.openapi import example
-from indexd.api.parse import search_from
+from indexd.api.parse import DEFAULT_K, checked_id, namespace_of, search_from
 from indexd.api.results import result_from
-from indexd.api.structs import SearchIn, SearchOut
+from indexd.api.structs import RelatedIn, ResultOut, SearchIn, SearchOut
 from indexd.api.wire import Json
 from indexd.service import Service
+from indexd.store import related as store_related
 from indexd.store import search as store
+from indexd.store.filters import Filters
+from indexd.store.search import Mode
 
 
 @post("/index/search", dto=Json[SearchIn], return_dto=None, status_code=200, operation_id="Search")
@@ -31,14 +34,49 @@ async def search(
     found = await service.database.read(
         lambda connection: store.search(connection, wanted, at=at, tuning=service.tuning)
     )
-    results = [result_from(hit, wanted, include_weights=data.include_weights) for hit in found.hits]
+    results = [
+        result_from(hit, wanted.namespace, wanted.filters, include_weights=data.include_weights)
+        for hit in found.hits
+    ]
+    return _answer(results, wanted.mode, found.scored, started, service)
+
+
+@post(
+    "/index/related", dto=Json[RelatedIn], return_dto=None, status_code=200, operation_id="Related"
+)
+async def related(
+    data: Annotated[RelatedIn, Body(examples=example(openapi.RELATED))],
+    service: NamedDependency[Service],
+) -> SearchOut:
+    """Find the k documents nearest to a document, each by its best chunk."""
+    started = time.perf_counter()
+    namespace, doc_id = namespace_of(data.namespace), checked_id(data.doc_id, "doc_id")
+    structlog.contextvars.bind_contextvars(namespace=namespace, doc_id=doc_id)
+    k = min(data.k or DEFAULT_K, service.settings.max_k)
+    at = service.now()
+    found = await service.database.read(
+        lambda connection: store_related.related(
+            connection, namespace, doc_id, k=k, at=at, tuning=service.tuning
+        )
+    )
+    results = [
+        result_from(hit, namespace, Filters(), include_weights=data.include_weights)
+        for hit in found.hits
+    ]
+    return _answer(results, "vector", found.scored, started, service)
+
+
+def _answer(
+    results: list[ResultOut], mode: Mode, scored: int, started: float, service: Service
+) -> SearchOut:
+    """The answer, counted."""
     elapsed = time.perf_counter() - started
     service.metrics.queries.inc()
-    service.metrics.decays.inc(found.scored)
+    service.metrics.decays.inc(scored)
     service.metrics.query_duration.observe(elapsed)
     return SearchOut(
         results=results,
-        mode=wanted.mode,
+        mode=mode,
         latency_ms=round(elapsed * 1000, 3),
         budget_ms=service.settings.budget_ms,
     )

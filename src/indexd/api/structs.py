@@ -9,6 +9,8 @@ from msgspec import UNSET, Meta, UnsetType
 from indexd.policy import Policy
 from indexd.store.decay import Point, Preview
 from indexd.store.documents import SourceRef
+from indexd.store.indexes import Serving, State
+from indexd.store.search import Mode
 from indexd.store.stats import NamespaceStats
 
 Numbers = Annotated[
@@ -112,6 +114,13 @@ class SearchIn(msgspec.Struct):
     include_weights: bool = False
 
 
+class RelatedIn(msgspec.Struct):
+    doc_id: str
+    namespace: str | None = None
+    k: Annotated[int, Meta(ge=1)] | None = None
+    include_weights: bool = False
+
+
 class Weights(msgspec.Struct):
     similarity: float
     decay: float
@@ -133,7 +142,7 @@ class ResultOut(msgspec.Struct):
 
 class SearchOut(msgspec.Struct):
     results: list[ResultOut]
-    mode: Literal["vector", "lexical"]
+    mode: Mode
     latency_ms: float
     budget_ms: float
     degraded: list[str] = msgspec.field(default_factory=list)
@@ -143,18 +152,22 @@ class NamespaceOut(msgspec.Struct):
     documents: int
     chunks: int
     dimension: int | None
-    index: Literal["exact", "hnsw", "building"]
+    index: State
+    index_progress: float | None
+    index_note: str | None
     oldest: datetime | None
     newest: datetime | None
     bytes: int
 
     @classmethod
-    def of(cls, row: NamespaceStats) -> Self:
+    def of(cls, row: NamespaceStats, index: Serving) -> Self:
         return cls(
             documents=row.documents,
             chunks=row.chunks,
             dimension=row.dimension,
-            index="exact",
+            index=index.state,
+            index_progress=index.progress,
+            index_note=index.note,
             oldest=row.oldest,
             newest=row.newest,
             bytes=row.bytes,

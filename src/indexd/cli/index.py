@@ -35,15 +35,14 @@ def status(database_url: str | None, data_dir: str | None) -> None:
 
     async def look(connection: Connection) -> None:
         namespaces = await indexes.look(connection)
-        states = indexes.states(namespaces, keeper.rules(settings))
+        serving = indexes.serving(namespaces, keeper.rules(settings))
         click.echo(f"{'namespace':32} {'chunks':>10} {'dimension':>9} {'mode':6} index")
         for one in namespaces:
-            done = next((i.done for i in one.indexes if i.done is not None), None)
-            progress = "" if done is None else f" {done:.0%}"
-            too_long = " (dimension over 4,000)" if one.dimension > indexes.MAX_DIMENSION else ""
+            index = serving[one.name]
+            progress = "" if index.progress is None else f" {index.progress:.0%}"
             click.echo(
                 f"{one.name:32} {one.chunks:10} {one.dimension:9} {one.mode:6} "
-                f"{states[one.name]}{progress}{too_long}"
+                f"{index.state}{progress}{f' ({index.note})' if index.note else ''}"
             )
 
     _run(settings, look)

@@ -22,6 +22,7 @@ class Filters(msgspec.Struct, frozen=True):
     ingested_after: datetime | None = None
     ingested_before: datetime | None = None
     meta: dict[str, Any] | None = None
+    not_doc_id: str | None = None
 
 
 CONTENT = """(
@@ -45,6 +46,7 @@ CONTENT = """(
             AND source_ref_origin = ANY(%(source_ref_origin)s)
         ))
     AND (%(doc_ids)s::text[] IS NULL OR doc_id = ANY(%(doc_ids)s))
+    AND (%(not_doc_id)s::text IS NULL OR doc_id <> %(not_doc_id)s)
     AND (%(meta)s::jsonb IS NULL OR meta @> %(meta)s)
 )"""
 """A chunk passes all filters but those of time."""
@@ -65,6 +67,7 @@ def parameters(filters: Filters) -> dict[str, Any]:
         "source_path": filters.source_path,
         "source_ref_origin": filters.source_ref_origin,
         "doc_ids": filters.doc_id,
+        "not_doc_id": filters.not_doc_id,
         "ingested_after": filters.ingested_after,
         "ingested_before": filters.ingested_before,
         "meta": None if filters.meta is None else Jsonb(filters.meta),

@@ -10,7 +10,7 @@ from indexd.store.documents import SourceRef
 
 
 class Hit(msgspec.Struct, frozen=True):
-    """A chunk that was found. `score` is similarity x decay; `words` are those it matched."""
+    """A chunk that was found. `score` is similarity x decay; `words` are the matching, if any."""
 
     doc_id: str
     chunk_id: str
@@ -24,18 +24,25 @@ class Hit(msgspec.Struct, frozen=True):
     tags: list[str]
     source_ref: SourceRef | None
     ingested_at: datetime
-    words: list[str]
+    words: list[str] | None
 
 
 async def best(
-    connection: Connection, candidates: str, values: dict[str, Any], words: str = "NULL"
+    connection: Connection,
+    candidates: str,
+    values: dict[str, Any],
+    *,
+    words: str = "NULL",
+    per_document: bool = False,
 ) -> list[Hit]:
-    """Score what the statement `candidates` finds and answer the best k.
+    """Score what the statement `candidates` finds and answer the best k, or k documents' best.
 
     Only keys and numbers are sorted; text and meta are fetched for the k that remain. OFFSET 0
     keeps the planner from computing a similarity once for each time the score mentions it.
     """
-    cursor = await connection.execute(best_statement(candidates, words), values)
+    cursor = await connection.execute(
+        best_statement(candidates, words=words, per_document=per_document), values
+    )
     return [
         Hit(
             doc_id=row[0],
@@ -49,14 +56,30 @@ async def best(
             meta=row[8],
             tags=row[9],
             ingested_at=row[10],
-            words=row[11] or [],
+            words=row[11],
             source_ref=SourceRef(*row[12:]) if row[12] is not None else None,
         )
         for row in await cursor.fetchall()
     ]
 
 
-def best_statement(candidates: str, words: str = "NULL") -> str:
+def top(scored: str, columns: str = "*", *, per_document: bool = False) -> str:
+    """The k best rows of a relation that has doc_id, chunk_id and score; the order of an answer."""
+    if per_document:
+        scored = f"""(
+            SELECT DISTINCT ON (doc_id) *
+              FROM {scored}
+             ORDER BY doc_id, score DESC, chunk_id
+        ) AS documents"""
+    return f"""
+            SELECT {columns}
+              FROM {scored}
+             ORDER BY score DESC, doc_id, chunk_id
+             LIMIT %(k)s
+    """
+
+
+def best_statement(candidates: str, *, words: str = "NULL", per_document: bool = False) -> str:
     """The SQL of `best`; `words` is an expression over the chunk found."""
     return f"""
         WITH candidates AS (
@@ -68,12 +91,13 @@ def best_statement(candidates: str, words: str = "NULL") -> str:
                    coalesce(half_life_seconds, %(half_life)s::float8) AS half_life
               FROM candidates
         ),
-        best AS (
+        scored AS (
             SELECT *,
                    indexd.score(similarity, ingested_at, half_life, %(at)s) AS score
               FROM fading
-             ORDER BY score DESC, doc_id, chunk_id
-             LIMIT %(k)s
+        ),
+        best AS (
+            {top("scored", per_document=per_document)}
         )
         SELECT best.doc_id,
                best.chunk_id,

@@ -81,13 +81,28 @@ def earning(namespaces: list[Namespace], rules: Rules) -> list[Namespace]:
     return [one for one in ranked if earns(one)][: rules.limit]
 
 
-def states(namespaces: list[Namespace], rules: Rules) -> dict[str, State]:
+class Serving(msgspec.Struct, frozen=True):
+    """What searches of a namespace use; `progress` is the share built, while one is built."""
+
+    state: State
+    progress: float | None = None
+    note: str | None = None
+
+
+def serving(namespaces: list[Namespace], rules: Rules) -> dict[str, Serving]:
     """`building` from the moment a namespace earns an index until that serves."""
     earn = {one.name for one in earning(namespaces, rules)}
-    return {
-        one.name: "hnsw" if one.serving else "building" if one.name in earn else "exact"
-        for one in namespaces
-    }
+
+    def of(one: Namespace) -> Serving:
+        if one.serving:
+            return Serving("hnsw")
+        if one.name in earn:
+            return Serving("building", next((i.done for i in one.indexes if not i.valid), None))
+        if one.dimension > MAX_DIMENSION:
+            return Serving("exact", note=f"dimension over {MAX_DIMENSION:,}: always scanned")
+        return Serving("exact")
+
+    return {one.name: of(one) for one in namespaces}
 
 
 async def look(connection: Connection) -> list[Namespace]:

@@ -24,6 +24,7 @@ from indexd.db import Connection
 from indexd.store import ages
 from indexd.store.ages import Ages
 from indexd.store.filters import CONTENT, IN_TIME, MATCHES, Filters, parameters
+from indexd.store.hits import top
 from indexd.store.namespaces import Facts
 from indexd.vectors import Embedding
 
@@ -60,19 +61,27 @@ class Key(msgspec.Struct, frozen=True, order=True):
 
 
 class Best:
-    """The k best so far, each chunk once, and how many rows were scored to find them."""
+    """The k best so far, each chunk once, and how many rows were scored to find them.
 
-    def __init__(self, k: int) -> None:
+    With `per_document` each document has one place, that of its best chunk.
+    """
+
+    def __init__(self, k: int, *, per_document: bool = False) -> None:
         self.k = k
+        self.per_document = per_document
         self.scored = 0
         self._keys: dict[tuple[str, int], Key] = {}
 
     def take(self, rows: Sequence[tuple[str, int, str, float]]) -> None:
         """Rows are doc_id, ordinal, chunk_id, score."""
         for doc_id, ordinal, chunk_id, score in rows:
-            self._keys[doc_id, ordinal] = Key(-score, doc_id, chunk_id, ordinal)
+            key = Key(-score, doc_id, chunk_id, ordinal)
+            place = (doc_id, 0 if self.per_document else ordinal)
+            self._keys[place] = min(key, self._keys.get(place, key))
         if len(self._keys) > self.k:
-            self._keys = {(key.doc_id, key.ordinal): key for key in self.keys()}
+            self._keys = {
+                (key.doc_id, 0 if self.per_document else key.ordinal): key for key in self.keys()
+            }
 
     def keys(self) -> list[Key]:
         return sorted(self._keys.values())[: self.k]
@@ -143,6 +152,7 @@ async def probe_and_sweep(
     filters: Filters,
     at: datetime,
     tuning: Tuning,
+    per_document: bool = False,
 ) -> Best:
     """The k best of an indexed namespace: their keys, and how many rows were scored."""
     values = parameters(filters) | {
@@ -152,7 +162,7 @@ async def probe_and_sweep(
         "k": k,
         "at": at,
     }
-    best = Best(k)
+    best = Best(k, per_document=per_document)
     spread = await ages.of(connection, space.namespace)
     filtered = filters != Filters()
     matching = float(space.chunks)
@@ -296,6 +306,13 @@ _ROW = """doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
                -(embedding <#> %(vector)s) AS cosine"""
 
 
+_KEY = "doc_id, ordinal, chunk_id, score"
+
+
+def _scored(rows: str) -> str:
+    return f"(SELECT doc_id, ordinal, chunk_id, {_SCORE} AS score FROM {rows}) AS scored"
+
+
 def similar(dimension: int) -> str:
     """The chunks nearest to the vector by the HNSW index, and their cosines in halfvec."""
     # The index is found by its expression and predicate, in which the dimension is a literal.
@@ -356,18 +373,11 @@ async def _probe(
         ),
         found AS (
             (
-                SELECT doc_id, ordinal, chunk_id, {_SCORE} AS score
-                  FROM near
-                 ORDER BY score DESC, doc_id, chunk_id
-                 LIMIT %(k)s
+                {top(_scored("near"), _KEY, per_document=best.per_document)}
             )
             UNION ALL
             (
-                SELECT doc_id, ordinal, chunk_id, {_SCORE} AS score
-                  FROM newest
-                 WHERE hit
-                 ORDER BY score DESC, doc_id, chunk_id
-                 LIMIT %(k)s
+                {top(_scored("newest WHERE hit"), _KEY, per_document=best.per_document)}
             )
         )
         SELECT said.*, found.*
@@ -409,23 +419,20 @@ _CLASSES = """
 """
 
 # A score is at most its cosine, so what lies below kth needs no decay computed: 0.6 microseconds.
-_SWEEP = f"""
-    SELECT doc_id, ordinal, chunk_id, {_SCORE} AS score
-      FROM unnest(
-            %(classes)s::smallint[], %(since)s::timestamptz[], %(until)s::timestamptz[]
-           ) AS slice (class, since, until)
-     CROSS JOIN LATERAL (
-            SELECT {_ROW}
-              FROM indexd.chunks
-             WHERE namespace = %(namespace)s
-               AND half_life_class = slice.class
-               AND ingested_at BETWEEN slice.since AND slice.until
-               AND (embedding <#> %(vector)s) <= -%(kth)s::float8
-               AND {MATCHES}
-            OFFSET 0
-           ) AS swept
-     ORDER BY score DESC, doc_id, chunk_id
-     LIMIT %(k)s
+_SLICES = f"""
+    unnest(
+        %(classes)s::smallint[], %(since)s::timestamptz[], %(until)s::timestamptz[]
+    ) AS slice (class, since, until)
+    CROSS JOIN LATERAL (
+        SELECT {_ROW}
+          FROM indexd.chunks
+         WHERE namespace = %(namespace)s
+           AND half_life_class = slice.class
+           AND ingested_at BETWEEN slice.since AND slice.until
+           AND (embedding <#> %(vector)s) <= -%(kth)s::float8
+           AND {MATCHES}
+        OFFSET 0
+    ) AS swept
 """
 
 
@@ -433,7 +440,7 @@ async def _sweep(
     connection: Connection, best: Best, values: dict[str, Any], slices: Sequence[Range]
 ) -> None:
     cursor = await connection.execute(
-        _SWEEP,
+        top(_scored(_SLICES), _KEY, per_document=best.per_document),
         values
         | {
             "kth": best.kth,
@@ -462,19 +469,18 @@ async def _exact(
     """Score everything that matches; what is known already spares the decay of most rows."""
     floor = "AND (embedding <#> %(vector)s) <= -%(kth)s::float8" if best.kth > 0 else ""
     cursor = await connection.execute(
-        f"""
-        SELECT doc_id, ordinal, chunk_id, {_SCORE} AS score
-          FROM (
+        top(
+            _scored(f"""(
                 SELECT {_ROW}
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
                    AND {MATCHES}
                    {floor}
                 OFFSET 0
-               ) AS matching
-         ORDER BY score DESC, doc_id, chunk_id
-         LIMIT %(k)s
-        """,
+            ) AS matching"""),
+            _KEY,
+            per_document=best.per_document,
+        ),
         values | {"kth": best.kth},
     )
     best.take(await cursor.fetchall())

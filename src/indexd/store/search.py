@@ -20,12 +20,14 @@ from indexd.store.probe_sweep import (
 )
 from indexd.vectors import Embedding
 
+Mode = Literal["vector", "lexical"]
+
 
 class Search(msgspec.Struct, frozen=True):
     """What is looked for; `vector` is there in mode vector, `text` in mode lexical."""
 
     namespace: str
-    mode: Literal["vector", "lexical"]
+    mode: Mode
     k: int
     filters: Filters
     text: str
@@ -68,8 +70,11 @@ async def by_vector(
     filters: Filters,
     at: datetime,
     tuning: Tuning,
+    per_document: bool = False,
 ) -> Found:
     """The k chunks of the highest cosine x decay, ties by doc_id, then chunk_id.
+
+    With `per_document` the best chunk of each of the k best documents.
 
     Without an index the namespace is scanned, which is exact by definition. With one, where
     nothing fades, the nearest 2k usually prove the answer; else probe and sweep finds it.
@@ -82,14 +87,22 @@ async def by_vector(
         "at": at,
     }
     if not space.indexed:
-        return Found(await best(connection, EXACT, values), space.chunks)
+        found = await best(connection, EXACT, values, per_document=per_document)
+        return Found(found, space.chunks)
     if space.half_life_seconds is None and filters == Filters():
         nearest = await _nearest(connection, space, values, k=2 * k, tuning=tuning)
         lowest = min((hit.similarity for hit in nearest), default=1.0)
         if len(nearest) > k and nearest[k - 1].score > max(lowest + 2 * epsilon(vector), 0.0):
             return Found(nearest[:k], len(nearest))
     keys = await probe_and_sweep(
-        connection, space, vector, k=k, filters=filters, at=at, tuning=tuning
+        connection,
+        space,
+        vector,
+        k=k,
+        filters=filters,
+        at=at,
+        tuning=tuning,
+        per_document=per_document,
     )
     chosen = keys.keys()
     found = await best(
