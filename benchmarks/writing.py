@@ -25,7 +25,7 @@ from benchmarks.ground import JSON, corpus, embeddings, quantile_ms, queries, se
 from indexd.store.filters import Filters, parameters
 from indexd.store.hits import best_statement
 from indexd.store.search import EXACT
-from indexd.store.upsert import CHUNK_COLUMNS
+from indexd.store.versions import CHUNK_COLUMNS
 from indexd.vectors import normalised
 
 

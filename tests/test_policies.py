@@ -115,6 +115,8 @@ async def test_retention_answers_what_is_in_force(own_client: Client) -> None:
         "max_items": None,
         "max_age_seconds": None,
         "purge_strategy": None,
+        "grace_seconds": 0.0,
+        "semantic": None,
     }
     assert answer["source"] == str(SHIPPED)
     assert answer["policy_hash"] == policy.load(SHIPPED).hash

@@ -1,33 +1,37 @@
 """The application, put together: the only place that knows all its parts."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
 from indexd import __version__, keeper, policy
-from indexd.api import documents, health, problems, retention, search, stats
+from indexd.api import documents, forget, health, lifecycle, problems, retention, search, stats
 from indexd.api.openapi import PlainPage
 from indexd.api.request_log import RequestLog
 from indexd.db import Database
 from indexd.errors import ConfigurationError, DatabaseUnavailable
+from indexd.exposures import Exposures
 from indexd.metrics import Metrics
 from indexd.service import Service
+from indexd.service import now as clock
 from indexd.settings import Settings
 from indexd.store import policies
 from indexd.store.probe_sweep import Tuning
 
 
-def create_app(settings: Settings) -> Litestar:
+def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Litestar:
     """Settings must name a database; the pool opens when the application starts."""
     if settings.database_url is None:
         raise ConfigurationError("database_url: expected the URL of a PostgreSQL database")
     url = settings.database_url
     tuning = Tuning(ef=settings.search_ef, max_scan_tuples=settings.search_max_scan_tuples)
-    service = Service(settings, Database(url, settings), Metrics(), tuning)
-
+    metrics = Metrics()
+    exposures = Exposures(metrics, settings.relevance_limit)
+    service = Service(settings, Database(url, settings), metrics, tuning, exposures, now)
     wanted = policy.load(settings.policies_path)
 
     @asynccontextmanager
@@ -35,7 +39,8 @@ def create_app(settings: Settings) -> Litestar:
         async with service.database, keeper.running(url, settings):
             with suppress(DatabaseUnavailable):  # /readyz tells; the next start loads them
                 await service.database.write(lambda connection: policies.apply(connection, wanted))
-            yield
+            async with exposures.flushed(service.database, now, settings.relevance_flush_seconds):
+                yield
 
     return Litestar(
         route_handlers=[
@@ -46,7 +51,14 @@ def create_app(settings: Settings) -> Litestar:
             search.related,
             stats.stats,
             retention.retention,
+            retention.retention_preview,
             retention.decay_preview,
+            forget.forget,
+            forget.audit,
+            lifecycle.document,
+            lifecycle.lifecycle,
+            lifecycle.irrelevant,
+            lifecycle.feedback,
             health.healthz,
             health.readyz,
             health.metrics,

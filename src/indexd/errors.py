@@ -8,8 +8,11 @@
     │   ├── InvalidEmbedding      400 invalid_embedding
     │   ├── DimensionMismatch     400 dimension_mismatch
     │   ├── DuplicateChunkId      400 duplicate_chunk_id
-    │   └── MissingQuery          400 missing_query
+    │   ├── MissingQuery          400 missing_query
+    │   └── UnsafeForget          400 unsafe_forget          (with a hint)
     ├── NotFound                  404 not_found
+    │   └── PlanNotFound          404 plan_not_found
+    ├── PlanDrifted               409 plan_drifted           (with the drift)
     ├── BodyTooLarge              413 body_too_large
     ├── UnsupportedContentType    415 unsupported_content_type
     └── Unavailable               503 unavailable            (with Retry-After)
@@ -90,11 +93,30 @@ class MissingQuery(InvalidRequest):
     code = "missing_query"
 
 
+class UnsafeForget(InvalidRequest):
+    """A forget that says too little about what it is to remove."""
+
+    code = "unsafe_forget"
+
+
 class NotFound(IndexdError):
     """There is no such thing."""
 
     status = 404
     code = "not_found"
+
+
+class PlanNotFound(NotFound):
+    """There is no such plan, or no longer."""
+
+    code = "plan_not_found"
+
+
+class PlanDrifted(IndexdError):
+    """Documents of the plan changed since it was made."""
+
+    status = 409
+    code = "plan_drifted"
 
 
 class BodyTooLarge(IndexdError):

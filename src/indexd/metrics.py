@@ -51,6 +51,19 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.purges = Counter(
+            "index_retention_purges",
+            "Times that retention removed documents; strategy ttl is that of max_age_seconds",
+            ["namespace", "strategy"],
+            registry=self.registry,
+        )
+
+        self.exposures_dropped = Counter(
+            "index_exposures_dropped",
+            "Exposures that were not counted towards relevance: too many, or no database",
+            registry=self.registry,
+        )
+
     def set_items(self, documents: Mapping[str, int]) -> None:
         """Replace all of `index_items_total`: a namespace that is empty has no line."""
         self.items.clear()

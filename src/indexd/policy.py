@@ -16,6 +16,18 @@ from indexd.errors import ConfigurationError, InvalidField
 Strategy = Literal["oldest", "lowest_score"]
 
 
+class Semantic(msgspec.Struct, frozen=True):
+    """When a document that searches keep offering counts as irrelevant: all four must hold.
+
+    `min_score` is a similarity; the best one the document ever reached lies below it.
+    """
+
+    min_score: float
+    min_age_seconds: float = 7 * 86400.0
+    min_exposures: int = 20
+    min_days: int = 3
+
+
 class Policy(msgspec.Struct, frozen=True):
     """What holds in one namespace; None is none."""
 
@@ -23,6 +35,8 @@ class Policy(msgspec.Struct, frozen=True):
     max_items: int | None = None
     max_age_seconds: float | None = None
     purge_strategy: Strategy | None = None
+    grace_seconds: float = 0.0
+    semantic: Semantic | None = None
 
 
 class Policies(msgspec.Struct, frozen=True):
@@ -31,6 +45,9 @@ class Policies(msgspec.Struct, frozen=True):
     defaults: Policy
     namespaces: dict[str, Policy]
     source: str
+
+    def of(self, namespace: str) -> Policy:
+        return self.namespaces.get(namespace, self.defaults)
 
     @property
     def hash(self) -> str:
@@ -84,6 +101,8 @@ def parse_policy(keys: Any, where: str, defaults: Policy) -> Policy:
         max_items=_count(values, "max_items", where),
         max_age_seconds=_seconds(values, "max_age_seconds", where),
         purge_strategy=_strategy(values, where),
+        grace_seconds=_grace(values, where),
+        semantic=_semantic(values["semantic"], f"{where}.semantic"),
     )
     if found.max_items is not None and found.purge_strategy is None:
         raise InvalidField(
@@ -134,3 +153,24 @@ def _strategy(values: Mapping[str, Any], where: str) -> Strategy | None:
             f"{where}.purge_strategy: 'random' is forbidden, use oldest or lowest_score"
         )
     raise InvalidField(f"{where}.purge_strategy: {value!r} is unknown, use oldest or lowest_score")
+
+
+def _grace(values: Mapping[str, Any], where: str) -> float:
+    return 0.0 if values["grace_seconds"] == 0 else _seconds(values, "grace_seconds", where) or 0.0
+
+
+def _semantic(value: Any, where: str) -> Semantic | None:
+    if value is None or isinstance(value, Semantic):
+        return value
+    given = _mapping(value, where, Semantic.__struct_fields__)
+    values = {"min_age_seconds": None, "min_exposures": None, "min_days": None, **given}
+    score = given.get("min_score")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 < score <= 1:
+        raise InvalidField(f"{where}.min_score: expected a similarity above 0, at most 1")
+    found: dict[str, Any] = {
+        "min_age_seconds": _seconds(values, "min_age_seconds", where),
+        "min_exposures": _count(values, "min_exposures", where),
+        "min_days": _count(values, "min_days", where),
+    }
+    kept = {key: value for key, value in found.items() if value is not None}
+    return Semantic(min_score=float(score), **kept)

@@ -7,6 +7,7 @@ The migrations are the text to read: they carry the reasons. This picture of the
 from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Computed,
@@ -85,6 +86,17 @@ documents = Table(
     "that is sent again unchanged.",
 )
 
+Index(
+    "ix_documents_ingested_at", documents.c.namespace, documents.c.ingested_at, documents.c.doc_id
+)
+Index(
+    "ix_documents_half_life",
+    documents.c.namespace,
+    documents.c.half_life_seconds,
+    documents.c.ingested_at,
+    documents.c.doc_id,
+)
+
 chunks = Table(
     "chunks",
     metadata,
@@ -150,6 +162,8 @@ retention_policies = Table(
     Column("max_items", BigInteger),
     Column("max_age_seconds", Double),
     Column("purge_strategy", Text),
+    Column("grace_seconds", Double, nullable=False, server_default=text("0")),
+    Column("semantic", JSONB),
     Column("policy_hash", Text, nullable=False),
     Column("source", Text, nullable=False),
     PrimaryKeyConstraint("namespace", name="pk_retention_policies"),
@@ -165,6 +179,9 @@ retention_policies = Table(
     CheckConstraint(
         "purge_strategy IN ('oldest', 'lowest_score')",
         name="ck_retention_policies_purge_strategy",
+    ),
+    CheckConstraint(
+        "grace_seconds >= 0 AND grace_seconds < 'infinity'", name="ck_retention_policies_grace"
     ),
     comment="The policy file, as the last start or `indexd policy apply` loaded it. The row with "
     "the empty name holds the defaults, for every namespace that has no row of its own.",
@@ -214,3 +231,69 @@ forgotten_documents = Table(
     PrimaryKeyConstraint("namespace", "event_id", "doc_id", name="pk_forgotten_documents"),
     comment="Which documents an event removed; digest is that of the version that left.",
 )
+
+Index(
+    "ix_forget_events_at",
+    forget_events.c.at.desc(),
+    forget_events.c.event_id.desc(),
+    forget_events.c.namespace.desc(),
+)
+
+relevance = Table(
+    "relevance",
+    metadata,
+    _key("namespace"),
+    _key("doc_id"),
+    Column("exposures", BigInteger, nullable=False),
+    Column("hits", BigInteger, nullable=False),
+    Column("days", Integer, nullable=False),
+    Column("last_exposed_at", DateTime(timezone=True), nullable=False),
+    Column("best_score", Double, nullable=False),
+    Column("smoothed_score", Double, nullable=False),
+    Column(
+        "judged_useful",
+        Boolean,
+        comment="The last word of POST /index/feedback; it outweighs what was counted",
+    ),
+    Column("irrelevant_since", DateTime(timezone=True)),
+    PrimaryKeyConstraint("namespace", "doc_id", name="pk_relevance"),
+    CheckConstraint("smoothed_score BETWEEN 0 AND 1", name="ck_relevance_smoothed_score"),
+    comment="How often a document was among the results of searches (exposures, on how many "
+    "days), how often with a good score (hits), and the best and the smoothed similarity. Written "
+    "in the background; gone with the document, and when its content changes.",
+)
+
+Index(
+    "ix_relevance_irrelevant",
+    relevance.c.namespace,
+    relevance.c.irrelevant_since,
+    relevance.c.doc_id,
+    postgresql_where=text("irrelevant_since IS NOT NULL"),
+)
+
+forget_plans = Table(
+    "forget_plans",
+    metadata,
+    _key("namespace"),
+    Column("plan_id", Uuid, nullable=False),
+    Column("filter", JSONB, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("namespace", "plan_id", name="pk_forget_plans"),
+    comment="Dry runs of forget that may still be carried out. The namespace is that of the "
+    "filter, empty for all.",
+)
+
+forget_plan_documents = Table(
+    "forget_plan_documents",
+    metadata,
+    _key("namespace"),
+    Column("plan_id", Uuid, nullable=False),
+    _key("doc_id"),
+    Column("ingested_at", DateTime(timezone=True), nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("namespace", "plan_id", "doc_id", name="pk_forget_plan_documents"),
+    comment="The documents of a plan, in the version that was seen: ingested_at and digest.",
+)
+
+Index("ix_forget_plan_documents_plan", forget_plan_documents.c.plan_id)

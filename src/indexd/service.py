@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from indexd.db import Database
+from indexd.exposures import Exposures
 from indexd.metrics import Metrics
 from indexd.settings import Settings
 from indexd.store.probe_sweep import Tuning
@@ -20,4 +21,5 @@ class Service(msgspec.Struct, frozen=True):
     database: Database
     metrics: Metrics
     tuning: Tuning
+    exposures: Exposures
     now: Callable[[], datetime] = now

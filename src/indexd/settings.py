@@ -72,6 +72,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     search_max_scan_tuples: Annotated[
         Positive, Meta(description="Rows of the index a filtered search may pass over")
     ] = 20_000
+    relevance_flush_seconds: Annotated[
+        Seconds, Meta(description="How often what searches found is counted towards relevance")
+    ] = 5.0
+    relevance_limit: Annotated[
+        Positive,
+        Meta(description="Documents whose exposures are held until then; more are dropped"),
+    ] = 10_000
+    forget_plan_seconds: Annotated[
+        Seconds, Meta(description="How long a dry run of forget may be carried out")
+    ] = 900.0
+    forget_timeout_seconds: Annotated[
+        Seconds, Meta(description="The longest a single SQL statement of a forget may run")
+    ] = 600.0
     keeper_interval_seconds: Annotated[
         Seconds, Meta(description="How often the index keeper looks at the namespaces")
     ] = 5.0

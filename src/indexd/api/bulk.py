@@ -1,11 +1,12 @@
 """The streamed body of /index/bulk: one upsert request per line, written in batches."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 from litestar import Request
 
+from indexd.api.departures import account, sum_up
 from indexd.api.parse import document_from
 from indexd.api.structs import BulkOut, LineError, UpsertIn
 from indexd.api.wire import decoded, require_content_type
@@ -105,16 +106,16 @@ async def _write(batch: _Batch, service: Service, out: BulkOut) -> _Batch:
     """Write a batch, count what came of it, and begin a new one."""
     if not batch.documents:
         return batch
-    at = service.now()
     try:
-        outcomes: list[Written | IndexdError] = [
-            *await service.database.write(
-                lambda connection: upsert.upsert_many(connection, batch.documents, at=at)
-            )
-        ]
+        outcomes = await _write_documents(batch.documents, service, out)
     except InvalidRequest:
         # One of them holds what PostgreSQL refuses: alone, only that one fails.
-        outcomes = [await _write_alone(document, service) for document in batch.documents]
+        outcomes = []
+        for document in batch.documents:
+            try:
+                outcomes += await _write_documents([document], service, out)
+            except InvalidRequest as error:
+                outcomes.append(error)
     for line, document, outcome in zip(batch.lines, batch.documents, outcomes, strict=True):
         refused = outcome if isinstance(outcome, IndexdError) else outcome.refused
         if refused or isinstance(outcome, IndexdError):
@@ -126,14 +127,16 @@ async def _write(batch: _Batch, service: Service, out: BulkOut) -> _Batch:
     return _Batch()
 
 
-async def _write_alone(document: Document, service: Service) -> Written | IndexdError:
+async def _write_documents(
+    sent: Sequence[Document], service: Service, out: BulkOut
+) -> list[Written | InvalidRequest]:
     at = service.now()
-    try:
-        return await service.database.write(
-            lambda connection: upsert.upsert(connection, document, at=at)
-        )
-    except InvalidRequest as error:
-        return error
+    outcome = await service.database.write(
+        lambda connection: upsert.upsert_many(connection, sent, at=at)
+    )
+    account(outcome.departures, service.metrics)
+    sum_up(outcome.departures, out.forgotten)
+    return [*outcome.written]
 
 
 def _refuse(out: BulkOut, line: int, doc_id: str | None, error: IndexdError) -> None:

@@ -10,9 +10,10 @@ from litestar.params import Body
 
 from indexd.api import bulk as bulk_body
 from indexd.api import openapi
+from indexd.api.departures import account, sum_up
 from indexd.api.openapi import NdjsonBody, example
 from indexd.api.parse import checked_id, document_from, namespace_of
-from indexd.api.structs import BulkOut, DeleteIn, DeleteOut, UpsertIn, UpsertOut
+from indexd.api.structs import BulkOut, DeleteIn, DeleteOut, ForgottenOut, UpsertIn, UpsertOut
 from indexd.api.wire import Json
 from indexd.service import Service
 from indexd.store import forget
@@ -31,10 +32,13 @@ async def upsert(
     document = document_from(data)
     structlog.contextvars.bind_contextvars(namespace=document.namespace)
     at = service.now()
-    written = await service.database.write(
+    outcome = await service.database.write(
         lambda connection: store.upsert(connection, document, at=at)
     )
-    return UpsertOut(written.chunks, document.namespace, written.unchanged)
+    [written] = outcome.written
+    account(outcome.departures, service.metrics)
+    forgotten = sum_up(outcome.departures, ForgottenOut())
+    return UpsertOut(written.chunks, document.namespace, written.unchanged, forgotten=forgotten)
 
 
 @post(
@@ -62,5 +66,5 @@ async def delete(
     gone = await service.database.write(
         lambda connection: forget.delete(connection, namespace, doc_id, at=at, actor=ANONYMOUS)
     )
-    service.metrics.forgotten.labels(namespace, "manual").inc(gone.count)
+    account([gone] if gone else [], service.metrics)
     return DeleteOut()

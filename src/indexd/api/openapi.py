@@ -33,6 +33,16 @@ SEARCH: dict[str, Any] = {
     "filters": {"tags": ["project"]},
 }
 RELATED = {"doc_id": "note-42", "namespace": "vault", "k": 5}
+FORGET: dict[str, Any] = {
+    "filter": {"namespace": "chronik", "older_than": "2024-01-01T00:00:00Z"},
+    "reason": "Manual cleanup after system migration",
+    "dry_run": True,
+}
+RETENTION_PREVIEW: dict[str, Any] = {
+    "namespace": "chronik",
+    "policy": {"max_items": 10000, "purge_strategy": "oldest"},
+}
+FEEDBACK = {"doc_id": "note-42", "namespace": "vault", "useful": True}
 DECAY_PREVIEW = {"namespace": "chronik", "half_life_seconds": 2592000}
 
 

@@ -6,17 +6,35 @@ from datetime import UTC, datetime
 from msgspec import UNSET
 
 from indexd import vectors
-from indexd.api.structs import ChunkIn, FiltersIn, Object, QueryIn, SearchIn, SourceRefIn, UpsertIn
+from indexd.api.structs import (
+    ChunkIn,
+    FiltersIn,
+    ForgetFilterIn,
+    ForgetIn,
+    Object,
+    QueryIn,
+    SearchIn,
+    SourceRefIn,
+    UpsertIn,
+)
 from indexd.api.wire import check_depth
-from indexd.errors import DuplicateChunkId, InvalidEmbedding, InvalidField, MissingQuery
+from indexd.errors import (
+    DuplicateChunkId,
+    InvalidEmbedding,
+    InvalidField,
+    MissingQuery,
+    UnsafeForget,
+)
 from indexd.store.documents import Chunk, Document, SourceRef
 from indexd.store.filters import Filters
+from indexd.store.forget import Condition
 from indexd.store.search import Search
 
 DEFAULT_NAMESPACE = "default"
 MAX_NAMESPACE = 128
 MAX_ID = 512
 DEFAULT_K = 10
+MAX_LIMIT = 1_000
 
 _OFFSET = re.compile(r"(line|byte):[0-9]+(-[0-9]+)?|offset:[0-9]+")
 
@@ -187,3 +205,67 @@ def _query_vector(request: SearchIn, query: QueryIn) -> vectors.Embedding | None
         if value is not UNSET:
             return vectors.parse(value, where)
     return None
+
+
+def checked_limit(limit: int) -> int:
+    """How many items of a list to answer; raises InvalidField below 1."""
+    if limit < 1:
+        raise InvalidField(f"limit: expected at least 1, got {limit}")
+    return min(limit, MAX_LIMIT)
+
+
+def reason_from(request: ForgetIn) -> str:
+    if not request.reason.strip():
+        raise InvalidField("reason: expected why this is forgotten; it is kept in the log")
+    return request.reason
+
+
+def condition_from(request: ForgetIn, *, dry_run: bool) -> Condition | None:
+    """What to forget; None where a plan says it. Raises UnsafeForget or InvalidField."""
+    if request.plan_id is not None and (request.filter is not None or dry_run):
+        raise InvalidField("plan_id: a plan has its filter, and was the dry run; send it alone")
+    if not (dry_run or request.confirm):
+        raise UnsafeForget(
+            "a forget that is no dry run needs confirm: true",
+            hint="send dry_run: true first to see what it would remove, then confirm: true",
+        )
+    if request.plan_id is not None:
+        return None
+    if request.filter is None:
+        raise InvalidField("filter: expected an object, or a plan_id")
+    return _condition(request.filter)
+
+
+def _condition(sent: ForgetFilterIn) -> Condition:
+    for key in ("namespace", "source_ref_origin", "source_ref_id", "doc_id"):
+        value = getattr(sent, key)
+        if value is not None and not value.strip():
+            raise UnsafeForget(
+                f"filter.{key}: expected a text that is not blank",
+                hint="leave it out to match any",
+            )
+    if sent.tags is not None and (not sent.tags or "" in sent.tags):
+        raise UnsafeForget(
+            "filter.tags: expected at least one tag, none of them empty",
+            hint="leave it out to match any",
+        )
+    condition = Condition(
+        namespace=None if sent.namespace is None else namespace_of(sent.namespace),
+        older_than=utc(sent.older_than, "filter.older_than"),
+        source_ref_origin=sent.source_ref_origin,
+        source_ref_id=sent.source_ref_id,
+        doc_id=sent.doc_id,
+        tags=sent.tags,
+    )
+    if sent.allow_namespace_wipe and condition.namespace is None:
+        raise UnsafeForget(
+            "allow_namespace_wipe needs a namespace",
+            hint="name the one namespace that is to be emptied",
+        )
+    if condition.is_everything and not sent.allow_namespace_wipe:
+        raise UnsafeForget(
+            "the filter says nothing about the documents, and would empty whole namespaces",
+            hint="add older_than, source_ref_origin, source_ref_id, doc_id or tags; "
+            "or name a namespace and send allow_namespace_wipe: true",
+        )
+    return condition

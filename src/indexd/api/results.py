@@ -54,4 +54,6 @@ def rationale(hit: Hit, filters: Filters) -> list[str]:
             f"Decay: {hit.decay:.2f} (age {hit.age_seconds / 86400:.1f} d, "
             f"half-life {hit.half_life_seconds / 86400:.1f} d)"
         )
+    if hit.irrelevant_since is not None:
+        lines.append(f"Marked irrelevant since {hit.irrelevant_since:%Y-%m-%dT%H:%M:%SZ}")
     return lines

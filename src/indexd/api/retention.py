@@ -1,5 +1,6 @@
 """What fades and what leaves, by which rule: looking only."""
 
+from datetime import datetime
 from typing import Annotated
 
 import structlog
@@ -9,15 +10,23 @@ from litestar.params import Body
 
 from indexd.api import openapi
 from indexd.api.openapi import example
-from indexd.api.parse import half_life, namespace_of, utc
-from indexd.api.structs import DecayPreviewIn, DecayPreviewOut, RetentionOut
+from indexd.api.parse import MAX_LIMIT, half_life, namespace_of, utc
+from indexd.api.structs import (
+    CondemnedOut,
+    DecayPreviewIn,
+    DecayPreviewOut,
+    RetentionOut,
+    RetentionPreviewIn,
+    RetentionPreviewOut,
+)
 from indexd.api.wire import Json
 from indexd.db import Connection
+from indexd.policy import Policy, parse_policy
 from indexd.service import Service
-from indexd.store import decay, policies
+from indexd.store import decay, policies, stats
+from indexd.store import retention as store
 
 DEFAULT_LIMIT = 100
-MAX_LIMIT = 1_000
 
 
 @get("/index/retention", operation_id="Retention")
@@ -25,6 +34,49 @@ async def retention(service: NamedDependency[Service]) -> RetentionOut:
     """The retention policies in force."""
     found, policy_hash = await service.database.read(policies.in_force)
     return RetentionOut(found.namespaces, found.defaults, policy_hash, found.source)
+
+
+@post(
+    "/index/retention/preview",
+    dto=Json[RetentionPreviewIn],
+    return_dto=None,
+    status_code=200,
+    operation_id="RetentionPreview",
+)
+async def retention_preview(
+    data: Annotated[RetentionPreviewIn, Body(examples=example(openapi.RETENTION_PREVIEW))],
+    service: NamedDependency[Service],
+) -> RetentionPreviewOut:
+    """What retention would remove now, or at a time, or under a policy; changes nothing."""
+    named = None if data.namespace is None else namespace_of(data.namespace)
+    structlog.contextvars.bind_contextvars(namespace=named)
+    at = utc(data.at, "at") or service.now()
+
+    async def look(connection: Connection) -> dict[str, CondemnedOut]:
+        in_force, _ = await policies.in_force(connection)
+        what_if = (
+            None if data.policy is None else parse_policy(data.policy, "policy", in_force.defaults)
+        )
+        counts = await stats.document_counts(connection)
+        spaces = sorted(counts) if named is None else [named]
+        return {
+            space: await _condemned(
+                connection, space, what_if or in_force.of(space), counts.get(space, 0), at
+            )
+            for space in spaces
+        }
+
+    return RetentionPreviewOut(at, await service.database.read(look))
+
+
+async def _condemned(
+    connection: Connection, namespace: str, policy: Policy, documents: int, at: datetime
+) -> CondemnedOut:
+    verdict = await store.condemned(
+        connection, namespace, policy, documents=documents, at=at, listed=MAX_LIMIT
+    )
+    listed = verdict.documents
+    return CondemnedOut(documents, verdict.count, verdict.count > len(listed), listed)
 
 
 @post(

@@ -38,6 +38,8 @@ async def search(
         result_from(hit, wanted.namespace, wanted.filters, include_weights=data.include_weights)
         for hit in found.hits
     ]
+    if wanted.mode == "vector":
+        service.exposures.note(wanted.namespace, found.hits)
     return _answer(results, wanted.mode, found.scored, started, service)
 
 

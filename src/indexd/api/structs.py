@@ -2,14 +2,19 @@
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from indexd.policy import Policy
+from indexd.store.audit import Event
 from indexd.store.decay import Point, Preview
 from indexd.store.documents import SourceRef
+from indexd.store.forget import Named
 from indexd.store.indexes import Serving, State
+from indexd.store.relevance import Evidence
+from indexd.store.retention import Condemned
 from indexd.store.search import Mode
 from indexd.store.stats import NamespaceStats
 
@@ -51,8 +56,11 @@ class UpsertIn(msgspec.Struct):
 
 
 class ForgottenOut(msgspec.Struct):
+    """What retention took in the same transaction; `semantic` is there if it took any such."""
+
     ttl: int = 0
     retention: int = 0
+    semantic: int | UnsetType = UNSET
 
 
 class UpsertOut(msgspec.Struct):
@@ -212,6 +220,74 @@ class DecayPreviewOut(msgspec.Struct):
     at: datetime
     previews: list[Preview]
     curve: list[Point]
+
+
+class RetentionPreviewIn(msgspec.Struct):
+    namespace: str | None = None
+    at: Timestamp | None = None
+    policy: Object | None = None
+
+
+class CondemnedOut(msgspec.Struct):
+    documents: int
+    count: int
+    truncated: bool
+    would_forget: list[Condemned]
+
+
+class RetentionPreviewOut(msgspec.Struct):
+    at: datetime
+    namespaces: dict[str, CondemnedOut]
+
+
+class ForgetFilterIn(msgspec.Struct, forbid_unknown_fields=True):
+    namespace: str | None = None
+    older_than: Timestamp | None = None
+    source_ref_origin: str | None = None
+    source_ref_id: str | None = None
+    doc_id: str | None = None
+    tags: list[str] | None = None
+    allow_namespace_wipe: bool = False
+
+
+class ForgetIn(msgspec.Struct):
+    reason: str
+    filter: ForgetFilterIn | None = None
+    confirm: bool = False
+    dry_run: bool = False
+    plan_id: UUID | None = None
+
+
+class ForgetOut(msgspec.Struct):
+    forgotten_count: int
+    dry_run: bool
+    forgotten_docs: list[Named]
+    truncated: bool
+    event_id: UUID | None
+    plan_id: UUID | UnsetType = UNSET
+    expires_at: datetime | UnsetType = UNSET
+
+
+class AuditOut(msgspec.Struct):
+    events: list[Event]
+    next_cursor: str | None
+
+
+class FeedbackIn(msgspec.Struct):
+    doc_id: str
+    useful: bool
+    namespace: str | None = None
+
+
+class FeedbackOut(msgspec.Struct):
+    status: Literal["accepted"] = "accepted"
+
+
+class IrrelevantOut(msgspec.Struct):
+    namespace: str
+    count: int
+    truncated: bool
+    documents: list[Evidence]
 
 
 class ErrorOut(msgspec.Struct, omit_defaults=True):

@@ -25,8 +25,7 @@ class Filters(msgspec.Struct, frozen=True):
     not_doc_id: str | None = None
 
 
-CONTENT = """(
-        (%(tags)s::text[] IS NULL OR (
+TAGGED = """(
             filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s)
             AND EXISTS (
                 SELECT
@@ -34,7 +33,11 @@ CONTENT = """(
                  CROSS JOIN unnest(%(tags)s::text[]) AS wanted
                  WHERE tag = wanted OR starts_with(tag, wanted || '/')
             )
-        ))
+        )"""
+"""A chunk has one of the tags, or a child of one."""
+
+CONTENT = f"""(
+        (%(tags)s::text[] IS NULL OR {TAGGED})
     AND (%(source_path)s::text[] IS NULL OR (
             filter_keys && indexd.filter_keys_of(%(namespace)s, 'source_path', %(source_path)s)
             AND source_path = ANY(%(source_path)s)

@@ -25,6 +25,7 @@ class Hit(msgspec.Struct, frozen=True):
     source_ref: SourceRef | None
     ingested_at: datetime
     words: list[str] | None
+    irrelevant_since: datetime | None = None
 
 
 async def best(

@@ -8,6 +8,7 @@ from indexd.db import Connection
 from indexd.store import policies
 from indexd.store.filters import MATCHES, Filters, parameters
 from indexd.store.hits import Hit, best
+from indexd.store.relevance import with_marks
 
 SHOWN_WORDS = 32
 """So many words of a query are looked at for a hit's rationale."""
@@ -45,11 +46,12 @@ async def by_words(
     A chunk must hold all words of the query; where none does, any of its words.
     """
     shown = list(dict.fromkeys(re.findall(r"\w+", query)))[:SHOWN_WORDS]
+    policy = await policies.of(connection, namespace)
     values: dict[str, Any] = {
         "namespace": namespace,
         "query": query,
         "shown": shown,
-        "half_life": (await policies.of(connection, namespace)).half_life_seconds,
+        "half_life": policy.half_life_seconds,
         "k": k,
         "at": at,
         **parameters(filters),
@@ -57,5 +59,5 @@ async def by_words(
     for wanted in ("all_words", "any_word"):
         candidates = _CANDIDATES.format(wanted=wanted, matches=MATCHES)
         if found := await best(connection, candidates, values, words=_MATCHED_WORDS):
-            return found
+            return await with_marks(connection, namespace, found) if policy.semantic else found
     return []

@@ -8,37 +8,43 @@ from indexd.store.indexes import index_name
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """`half_life_seconds` is the policy's; `indexed` says whether an HNSW index serves."""
+    """`half_life_seconds` is the policy's, `semantic` whether it has a section of that name;
+    `indexed` says whether an HNSW index serves.
+    """
 
     namespace: str
     dimension: int
     chunks: int
     half_life_seconds: float | None
     indexed: bool
+    semantic: bool = False
 
 
 async def facts(connection: Connection, namespace: str, dimension: int) -> Facts | None:
     """Of a namespace that holds documents; `dimension` is that of the vector to be compared."""
     cursor = await connection.execute(
         """
-        SELECT namespace,
+        SELECT namespaces.namespace,
                dimension,
                chunks,
-               (
-                SELECT half_life_seconds
-                  FROM indexd.retention_policies AS policy
-                 WHERE policy.namespace IN (%(namespace)s, %(defaults)s)
-                 ORDER BY policy.namespace DESC
-                 LIMIT 1
-               ),
+               policy.half_life_seconds,
                EXISTS (
                 SELECT
                   FROM pg_index
                  WHERE indexrelid = to_regclass(%(index)s)
                    AND indisvalid
-               )
+               ),
+               coalesce(policy.semantic, false)
           FROM indexd.namespaces
-         WHERE namespace = %(namespace)s
+          LEFT JOIN LATERAL (
+                SELECT half_life_seconds, semantic IS NOT NULL AS semantic
+                  FROM indexd.retention_policies
+                 WHERE retention_policies.namespace IN (%(namespace)s, %(defaults)s)
+                 ORDER BY retention_policies.namespace DESC
+                 LIMIT 1
+               ) AS policy
+            ON true
+         WHERE namespaces.namespace = %(namespace)s
            AND documents > 0
         """,
         {

@@ -1,12 +1,28 @@
 """The retention policies in force, as the database has them."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from psycopg.types.json import Jsonb
+
 from indexd.db import Connection
-from indexd.policy import Policies, Policy
+from indexd.policy import Policies, Policy, Semantic
 
 DEFAULTS = ""
 """The name of the row that holds for every namespace without one of its own."""
 
 _FIELDS = Policy.__struct_fields__
+
+COLUMNS = ", ".join(_FIELDS)
+
+
+def policy_from(row: Sequence[Any]) -> Policy:
+    """From the values of COLUMNS; none at all where no policy was ever loaded."""
+    if all(value is None for value in row):
+        return Policy()
+    found: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
+    return Policy(**found | {"semantic": msgspec.convert(found["semantic"], Semantic | None)})
 
 
 async def apply(connection: Connection, policies: Policies) -> bool:
@@ -32,12 +48,13 @@ async def apply(connection: Connection, policies: Policies) -> bool:
         """
         INSERT INTO indexd.retention_policies (
             namespace, half_life_seconds, max_items, max_age_seconds, purge_strategy,
-            policy_hash, source
+            grace_seconds, semantic, policy_hash, source
         )
         SELECT sent.*, %(hash)s, %(source)s
           FROM unnest(
                 %(namespace)s::text[], %(half_life_seconds)s::float8[], %(max_items)s::bigint[],
-                %(max_age_seconds)s::float8[], %(purge_strategy)s::text[]
+                %(max_age_seconds)s::float8[], %(purge_strategy)s::text[],
+                %(grace_seconds)s::float8[], %(semantic)s::jsonb[]
                ) AS sent
         """,
         {
@@ -45,6 +62,7 @@ async def apply(connection: Connection, policies: Policies) -> bool:
             "hash": policies.hash,
             "source": policies.source,
             **{field: [getattr(row, field) for row in rows.values()] for field in _FIELDS},
+            "semantic": [row.semantic and Jsonb(row.semantic) for row in rows.values()],
         },
     )
     return True
@@ -52,14 +70,13 @@ async def apply(connection: Connection, policies: Policies) -> bool:
 
 async def in_force(connection: Connection) -> tuple[Policies, str]:
     """All policies, and their hash; none and an empty hash before the first start."""
-    cursor = await connection.execute("""
-        SELECT namespace, half_life_seconds, max_items, max_age_seconds, purge_strategy,
-               policy_hash, source
+    cursor = await connection.execute(f"""
+        SELECT namespace, {COLUMNS}, policy_hash, source
           FROM indexd.retention_policies
          ORDER BY namespace
     """)
     rows = await cursor.fetchall()
-    found = {namespace: Policy(*fields) for namespace, *fields, _, _ in rows}
+    found = {namespace: policy_from(fields) for namespace, *fields, _, _ in rows}
     policies = Policies(
         defaults=found.pop(DEFAULTS, Policy()),
         namespaces=found,
@@ -71,8 +88,8 @@ async def in_force(connection: Connection) -> tuple[Policies, str]:
 async def of(connection: Connection, namespace: str) -> Policy:
     """What holds in this namespace."""
     cursor = await connection.execute(
-        """
-        SELECT half_life_seconds, max_items, max_age_seconds, purge_strategy
+        f"""
+        SELECT {COLUMNS}
           FROM indexd.retention_policies
          WHERE namespace IN (%(namespace)s, %(defaults)s)
          ORDER BY namespace DESC
@@ -81,4 +98,4 @@ async def of(connection: Connection, namespace: str) -> Policy:
         {"namespace": namespace, "defaults": DEFAULTS},
     )
     row = await cursor.fetchone()
-    return Policy(*row) if row else Policy()
+    return policy_from(row) if row else Policy()

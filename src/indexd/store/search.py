@@ -18,6 +18,7 @@ from indexd.store.probe_sweep import (
     set_index_search,
     similar,
 )
+from indexd.store.relevance import with_marks
 from indexd.vectors import Embedding
 
 Mode = Literal["vector", "lexical"]
@@ -47,18 +48,21 @@ async def search(connection: Connection, search: Search, *, at: datetime, tuning
     Runs in the caller's snapshot. Raises DimensionMismatch.
     """
     if search.vector is None:
-        found = await lexical.by_words(
+        hits = await lexical.by_words(
             connection, search.namespace, search.text, k=search.k, filters=search.filters, at=at
         )
-        return Found(found, len(found))
+        return Found(hits, len(hits))
     space = await facts(connection, search.namespace, search.vector.size)
     if space is None:
         return Found([], 0)
     if space.dimension != search.vector.size:
         raise vectors.mismatch("query", space.dimension, search.vector.size)
-    return await by_vector(
+    found = await by_vector(
         connection, space, search.vector, k=search.k, filters=search.filters, at=at, tuning=tuning
     )
+    if space.semantic:
+        return Found(await with_marks(connection, space.namespace, found.hits), found.scored)
+    return found
 
 
 async def by_vector(

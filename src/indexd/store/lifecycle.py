@@ -1,0 +1,178 @@
+"""One document: what is stored of it, how far it has faded, and which rule would remove it when."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from indexd.db import Connection
+from indexd.errors import NotFound
+from indexd.policy import Policy
+from indexd.store import policies, retention
+from indexd.store.documents import SourceRef
+from indexd.store.relevance import PRIOR
+from indexd.store.retention import Reason
+from indexd.store.span import after
+
+
+class StoredChunk(msgspec.Struct, frozen=True):
+    """`embedding` is the normalised vector, if it was asked for."""
+
+    chunk_id: str
+    text: str
+    meta: dict[str, Any]
+    embedding: list[float] | None
+
+
+class StoredDocument(msgspec.Struct, frozen=True):
+    doc_id: str
+    namespace: str
+    ingested_at: datetime
+    half_life_seconds: float | None
+    meta: dict[str, Any]
+    source_ref: SourceRef | None
+    chunks: list[StoredChunk]
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """The next rule to remove a document, and when; `at` in the past is the next upsert."""
+
+    reason: Reason
+    at: datetime
+
+
+class Lifecycle(msgspec.Struct, frozen=True):
+    """`purge_rank` counts from 1, the next to leave; None where max_items sets no order.
+
+    `relevance` is 1 unless the namespace's policy has a `semantic:` section.
+    """
+
+    doc_id: str
+    namespace: str
+    ingested_at: datetime
+    age_seconds: float
+    half_life_seconds: float | None
+    decay_factor: float
+    relevance: float
+    irrelevant_since: datetime | None
+    purge_rank: int | None
+    would_be_forgotten: Removal | None
+
+
+def _missing(namespace: str, doc_id: str) -> NotFound:
+    return NotFound(f"there is no document {doc_id!r} in namespace {namespace!r}")
+
+
+async def document(
+    connection: Connection, namespace: str, doc_id: str, *, vectors: bool
+) -> StoredDocument:
+    """Raises NotFound."""
+    values = {"namespace": namespace, "doc_id": doc_id}
+    cursor = await connection.execute(
+        """
+        SELECT ingested_at, half_life_seconds, meta, source_ref_origin, source_ref_id,
+               source_ref_offset, source_ref_trust_level, source_ref_injected_by
+          FROM indexd.documents
+         WHERE namespace = %(namespace)s
+           AND doc_id = %(doc_id)s
+        """,
+        values,
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise _missing(namespace, doc_id)
+    ingested_at, half_life, meta, *ref = row
+    cursor = await connection.execute(
+        f"""
+        SELECT chunk_id, text, meta, {"embedding" if vectors else "NULL"}
+          FROM indexd.chunks
+         WHERE namespace = %(namespace)s
+           AND doc_id = %(doc_id)s
+         ORDER BY ordinal
+        """,
+        values,
+    )
+    return StoredDocument(
+        doc_id=doc_id,
+        namespace=namespace,
+        ingested_at=ingested_at,
+        half_life_seconds=half_life,
+        meta=meta,
+        source_ref=None if ref[0] is None else SourceRef(*ref),
+        chunks=[
+            StoredChunk(chunk_id, text, chunk_meta, None if vector is None else vector.to_list())
+            for chunk_id, text, chunk_meta, vector in await cursor.fetchall()
+        ],
+    )
+
+
+async def lifecycle(
+    connection: Connection, namespace: str, doc_id: str, *, at: datetime
+) -> Lifecycle:
+    """Raises NotFound."""
+    policy = await policies.of(connection, namespace)
+    cursor = await connection.execute(
+        """
+        SELECT ingested_at,
+               greatest(date_part('epoch', %(at)s - ingested_at), 0),
+               half_life,
+               indexd.decay(ingested_at, half_life, %(at)s),
+               coalesce(smoothed_score, %(prior)s),
+               irrelevant_since,
+               (SELECT documents FROM indexd.namespaces WHERE namespace = %(namespace)s)
+          FROM indexd.documents
+         CROSS JOIN LATERAL (
+                SELECT coalesce(half_life_seconds, %(half_life)s::float8) AS half_life
+               ) AS effective
+          LEFT JOIN indexd.relevance USING (namespace, doc_id)
+         WHERE namespace = %(namespace)s
+           AND doc_id = %(doc_id)s
+        """,
+        {
+            "namespace": namespace,
+            "doc_id": doc_id,
+            "half_life": policy.half_life_seconds,
+            "prior": PRIOR,
+            "at": at,
+        },
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise _missing(namespace, doc_id)
+    ingested_at, age, half_life, decay, relevance, irrelevant_since, documents = row
+    rank = await retention.rank(connection, namespace, policy, doc_id, documents=documents, at=at)
+    return Lifecycle(
+        doc_id=doc_id,
+        namespace=namespace,
+        ingested_at=ingested_at,
+        age_seconds=age,
+        half_life_seconds=half_life,
+        decay_factor=decay,
+        relevance=relevance if policy.semantic else 1.0,
+        irrelevant_since=irrelevant_since,
+        purge_rank=rank,
+        would_be_forgotten=await _removal(
+            connection, namespace, policy, doc_id, ingested_at, documents=documents, at=at
+        ),
+    )
+
+
+async def _removal(
+    connection: Connection,
+    namespace: str,
+    policy: Policy,
+    doc_id: str,
+    ingested_at: datetime,
+    *,
+    documents: int,
+    at: datetime,
+) -> Removal | None:
+    """What the next upsert would do to it, else when its age will."""
+    verdict = await retention.condemned(connection, namespace, policy, documents=documents, at=at)
+    reason = next((one.reason for one in verdict.documents if one.doc_id == doc_id), None)
+    if reason in ("semantic", "retention"):
+        return Removal(reason, at)
+    if policy.max_age_seconds is None:
+        return None
+    expires = after(ingested_at, policy.max_age_seconds)
+    return None if expires is None else Removal("ttl", expires)
