@@ -73,6 +73,12 @@ def url(clone: psycopg.Connection[Any]) -> str:
 
 
 @pytest.fixture
+def own_sql(clone: psycopg.Connection[Any]) -> Sql:
+    """Look into the test's own database, as an admin in psql would."""
+    return _runner(clone)
+
+
+@pytest.fixture
 def settings(url: str) -> Settings:
     return Settings(database_url=url, pool_size=8, pool_timeout_seconds=2)
 
