@@ -1,10 +1,10 @@
-"""`python -m benchmarks [writing ...]`: run these, or all of them."""
+"""`python -m benchmarks [writing | forgetting]`: run one of them, or all."""
 
 import sys
 
-from benchmarks import writing
+from benchmarks import forgetting, writing
 
-ALL = {"writing": writing.run}
+ALL = {"writing": writing.run, "forgetting": forgetting.run}
 
 for name in sys.argv[1:] or ALL:
     ALL[name]()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,15 @@ def empty_database(url: str, name: str) -> str:
 
 
 @contextmanager
-def serving(url: str, port: int = 8099) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
+def serving(
+    url: str, port: int = 8099, environ: Mapping[str, str] | None = None
+) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
     command = [sys.executable, "-m", "indexd", "serve", "--port", str(port)]
     with subprocess.Popen(
-        [*command, "--database-url", url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, "--database-url", url],
+        env={**os.environ, **(environ or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as process:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
             for _ in range(300):

@@ -24,7 +24,7 @@ from tests.conftest import Client, document
 
 Admin = psycopg.AsyncConnection[Any]
 
-RULES = Rules(threshold=100, limit=32, m=8, ef_construction=32)
+RULES = Rules(threshold=100, limit=32, worn_share=0.2, m=8, ef_construction=32)
 
 
 @pytest.fixture
@@ -187,6 +187,33 @@ def test_an_index_that_serves_stays_until_half_the_threshold() -> None:
 
     assert [earns(n, serving=False) for n in (99, 100)] == [False, True]
     assert [earns(n, serving=True) for n in (49, 50)] == [False, True]
+
+
+async def test_a_worn_index_is_built_anew_while_it_serves(
+    own_client: Client, admin: Admin, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "FEW_DEAD", 10)
+    vectors = rng.normal(size=(400, 4))
+    await fill(own_client, "notes", vectors)
+    await keeper.keep_once(admin, RULES)
+
+    async def oid() -> Any:
+        cursor = await admin.execute("SELECT oid FROM pg_class WHERE relname LIKE 'hnsw_%'")
+        return await cursor.fetchall()
+
+    built = await oid()
+    for n in range(80):
+        await own_client.post("/index/delete", json={"doc_id": f"d{n}", "namespace": "notes"})
+    await keeper.keep_once(admin, RULES)
+    assert await oid() == built
+    await fill(own_client, "notes", vectors[80:90] + 1, first=80)
+    await keeper.keep_once(admin, RULES)
+    rebuilt = await oid()
+    assert len(rebuilt) == 1
+    assert rebuilt != built
+    assert [(one.serving is not None, one.dead) for one in await indexes.look(admin)] == [(True, 0)]
+    await keeper.keep_once(admin, RULES)
+    assert await oid() == rebuilt
 
 
 async def test_one_keeper_works_at_a_time(admin: Admin, url: str) -> None:

@@ -89,7 +89,7 @@ async def store_and_index(connection: Connection, namespace: str, corpus: Corpus
     async with connection.transaction():
         await upsert.upsert_many(connection, corpus.documents(namespace), at=AT)
     [found] = [n for n in await indexes.look(connection) if n.name == namespace]
-    await indexes.build(connection, found, Rules(1, 100, 48, 400))
+    await indexes.build(connection, found, Rules(1, 100, 0.2, 48, 400))
     await connection.execute("ANALYZE indexd.chunks")
     await ages.count(connection, namespace, at=AT)
 

@@ -30,6 +30,7 @@ def rules(settings: Settings) -> Rules:
     return Rules(
         threshold=settings.index_threshold,
         limit=settings.index_limit,
+        worn_share=settings.index_worn_share,
         m=settings.hnsw_m,
         ef_construction=settings.hnsw_ef_construction,
     )
@@ -111,4 +112,10 @@ async def keep_once(connection: Connection, wanted: Rules) -> None:
             # The planner must know how many chunks have this dimension before it trusts the index.
             await connection.execute("ANALYZE indexd.chunks")
             await indexes.build(connection, namespace, wanted)
+            await indexes.note_built(connection, namespace)
             log.info("built index", index=namespace.wanted, namespace=namespace.name)
+        elif namespace.worn(wanted):
+            log.info("rebuilding index", namespace=namespace.name, removed=namespace.dead)
+            await indexes.rebuild(connection, namespace)
+            await indexes.note_built(connection, namespace)
+            log.info("rebuilt index", index=namespace.wanted, namespace=namespace.name)

@@ -52,6 +52,21 @@ namespaces = Table(
         comment="auto: by size; always, never: as an admin decided with "
         "`indexd index build | drop`",
     ),
+    Column(
+        "chunks_removed",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="Chunks that were ever deleted or replaced",
+    ),
+    Column(
+        "index_built_at",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="chunks_removed when the HNSW index was last built; what was removed since, its "
+        "graph still holds",
+    ),
     PrimaryKeyConstraint("namespace", name="pk_namespaces"),
     CheckConstraint("index_mode IN ('auto', 'always', 'never')", name="ck_namespaces_index_mode"),
     CheckConstraint("dimension BETWEEN 1 AND 16000", name="ck_namespaces_dimension"),

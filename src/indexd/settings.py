@@ -61,6 +61,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     index_limit: Annotated[
         int, Meta(ge=0, description="Most HNSW indexes there may be; the largest namespaces win")
     ] = 32
+    index_worn_share: Annotated[
+        float,
+        Meta(gt=0, lt=1, description="Share of removed chunks from which an index is built anew"),
+    ] = 0.2
     hnsw_m: Annotated[int, Meta(ge=2, le=100, description="Links per node of an HNSW index")] = 24
     hnsw_ef_construction: Annotated[
         int, Meta(ge=4, le=1000, description="Candidates while an HNSW index is built")

@@ -130,7 +130,8 @@ async def remove(
         )
         UPDATE indexd.namespaces
            SET documents = documents - (SELECT count(*) FROM gone),
-               chunks    = chunks    - (SELECT count(*) FROM gone_chunks)
+               chunks    = chunks    - (SELECT count(*) FROM gone_chunks),
+               chunks_removed = chunks_removed + (SELECT count(*) FROM gone_chunks)
          WHERE namespace = %(namespace)s
         RETURNING (SELECT count(*) FROM gone)
         """,

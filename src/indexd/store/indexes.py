@@ -17,6 +17,9 @@ from indexd.db import Connection
 MAX_DIMENSION = 4_000
 """What an HNSW index over halfvec can hold; longer vectors are always scanned exactly."""
 
+FEW_DEAD = 1_000
+"""So few removed chunks are left to vacuum."""
+
 State = Literal["exact", "building", "hnsw"]
 Mode = Literal["auto", "always", "never"]
 
@@ -26,6 +29,7 @@ class Rules(msgspec.Struct, frozen=True):
 
     threshold: int
     limit: int
+    worn_share: float
     m: int
     ef_construction: int
 
@@ -39,13 +43,18 @@ class Index(msgspec.Struct, frozen=True):
 
 
 class Namespace(msgspec.Struct, frozen=True):
-    """A namespace with the indexes that are there for it."""
+    """A namespace with the indexes that are there for it.
+
+    `removed` are the chunks ever removed, `dead` those of them that the index's graph still holds.
+    """
 
     name: str
     dimension: int
     chunks: int
     mode: Mode
     indexes: tuple[Index, ...]
+    removed: int = 0
+    dead: int = 0
 
     @property
     def wanted(self) -> str:
@@ -54,6 +63,14 @@ class Namespace(msgspec.Struct, frozen=True):
     @property
     def serving(self) -> Index | None:
         return next((i for i in self.indexes if i.name == self.wanted and i.valid), None)
+
+    def worn(self, rules: Rules) -> bool:
+        """So much was removed that a new graph costs less than having this one repaired.
+
+        Vacuum mends the links of every removed node, and searches pay meanwhile: for half of
+        60,000 chunks it took 67 s, where building anew took 15 s.
+        """
+        return self.dead > max(rules.worn_share * (self.chunks + self.dead), FEW_DEAD)
 
 
 def index_name(namespace: str, dimension: int) -> str:
@@ -121,7 +138,8 @@ async def look(connection: Connection) -> list[Namespace]:
     """)
     indexes = [Index(*row) for row in await cursor.fetchall()]
     cursor = await connection.execute("""
-        SELECT namespace, dimension, chunks, index_mode
+        SELECT namespace, dimension, chunks, index_mode, chunks_removed,
+               chunks_removed - index_built_at
           FROM indexd.namespaces
          ORDER BY namespace
     """)
@@ -132,8 +150,10 @@ async def look(connection: Connection) -> list[Namespace]:
             chunks,
             mode,
             tuple(index for index in indexes if index.name.startswith(_prefix(name))),
+            removed,
+            dead,
         )
-        for name, dimension, chunks, mode in await cursor.fetchall()
+        for name, dimension, chunks, mode, removed, dead in await cursor.fetchall()
     ]
 
 
@@ -159,6 +179,25 @@ async def build(connection: Connection, namespace: Namespace, rules: Rules) -> N
             sql.Identifier("indexd", namespace.wanted),
             sql.Literal(f"nearest neighbours in namespace {namespace.name}"),
         )
+    )
+
+
+async def rebuild(connection: Connection, namespace: Namespace) -> None:
+    """Put a new index in the place of the one that serves, which goes on meanwhile."""
+    await connection.execute(
+        sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(sql.Identifier("indexd", namespace.wanted))
+    )
+
+
+async def note_built(connection: Connection, namespace: Namespace) -> None:
+    """Its index holds nothing that was removed before `namespace` was looked at."""
+    await connection.execute(
+        """
+        UPDATE indexd.namespaces
+           SET index_built_at = %(removed)s
+         WHERE namespace = %(namespace)s
+        """,
+        {"namespace": namespace.name, "removed": namespace.removed},
     )
 
 

@@ -120,17 +120,17 @@ async def _write(
     changed = [v for v in changed if not v.is_stored_as(replaced.get(v.doc_id))]
     if not changed:
         return [], replaced
-    if again := [v for v in changed if v.doc_id in replaced]:
+    again = [v for v in changed if v.doc_id in replaced]
+    if again:
         await versions.make_room(connection, namespace, again)
     await versions.write_chunks(connection, namespace, changed)
+    removed = sum(replaced[v.doc_id].chunk_count for v in again)
     await versions.grow(
         connection,
         namespace,
-        documents=sum(v.doc_id not in replaced for v in changed),
-        chunks=sum(
-            len(v.document.chunks) - (replaced[v.doc_id].chunk_count if v.doc_id in replaced else 0)
-            for v in changed
-        ),
+        documents=len(changed) - len(again),
+        chunks=sum(len(v.document.chunks) for v in changed) - removed,
+        replaced=removed,
     )
     return changed, replaced
 

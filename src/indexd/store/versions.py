@@ -392,18 +392,26 @@ def _chunk_rows(namespace: str, version: Version) -> Iterator[tuple[Any, ...]]:
         )
 
 
-async def grow(connection: Connection, namespace: str, *, documents: int, chunks: int) -> None:
-    """Keep the namespace's counts."""
-    if not (documents or chunks):
+async def grow(
+    connection: Connection, namespace: str, *, documents: int, chunks: int, replaced: int
+) -> None:
+    """Keep the namespace's counts: what there is more of, and how many chunks were replaced."""
+    if not (documents or chunks or replaced):
         return
     await connection.execute(
         """
         UPDATE indexd.namespaces
            SET documents = documents + %(documents)s,
-               chunks    = chunks    + %(chunks)s
+               chunks    = chunks    + %(chunks)s,
+               chunks_removed = chunks_removed + %(replaced)s
          WHERE namespace = %(namespace)s
         """,
-        {"namespace": namespace, "documents": documents, "chunks": chunks},
+        {
+            "namespace": namespace,
+            "documents": documents,
+            "chunks": chunks,
+            "replaced": replaced,
+        },
     )
 
 

@@ -1,0 +1,197 @@
+"""Forgetting at size, and what a full namespace costs those who write into it."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import msgspec
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from pgvector.psycopg import register_vector
+from psycopg.types.json import Jsonb
+
+from benchmarks import ground
+from benchmarks.ground import corpus, embeddings, quantile_ms, seconds
+from benchmarks.writing import connected, post
+from indexd.store.versions import CHUNK_COLUMNS
+from indexd.vectors import normalised
+
+MANY = 200_000
+NOW = datetime.now(UTC)
+HALF = NOW - timedelta(minutes=MANY / 2 - 0.5)
+"""Document n is n minutes old: half of the many are older than this."""
+
+
+def run() -> None:
+    vectors = np.array([normalised(vector) for vector in embeddings(corpus())])
+    with ground.postgres() as url:
+        forget_against_delete(ground.empty_database(url, "forgetting"), vectors)
+        for policy, mixed in (
+            ("max_items: {}, purge_strategy: oldest", False),
+            ("half_life_seconds: 2592000, max_items: {}, purge_strategy: lowest_score", False),
+            ("half_life_seconds: 2592000, max_items: {}, purge_strategy: lowest_score", True),
+        ):
+            upsert_into_full(ground.empty_database(url, "full"), vectors, policy, mixed=mixed)
+
+
+def load(url: str, namespace: str, vectors: NDArray[Any], count: int, *, mixed: bool) -> None:
+    """Documents of one chunk, one a minute; with `mixed`, most have a half-life of their own."""
+    chance = np.random.default_rng(7)
+    own = [None, 86_400.0, 604_800.0, 7_776_000.0]
+    with psycopg.connect(url) as connection:
+        register_vector(connection)
+        cursor = connection.cursor()
+        cursor.execute(
+            "INSERT INTO indexd.namespaces (namespace, dimension, documents, chunks, created_at)"
+            " VALUES (%s, %s, %s, %s, now())",
+            (namespace, vectors.shape[1], count, count),
+        )
+        half_lives = [own[int(n)] if mixed else None for n in chance.integers(0, 4, count)]
+        with cursor.copy("""
+            COPY indexd.documents (
+                namespace, doc_id, ingested_at, half_life_seconds, chunk_count, digest, meta
+            ) FROM STDIN (FORMAT BINARY)
+        """) as copy:
+            copy.set_types(["text", "text", "timestamptz", "float8", "int4", "bytea", "jsonb"])
+            for n in reversed(range(count)):
+                moment = NOW - timedelta(minutes=n)
+                digest = n.to_bytes(32, "little")
+                copy.write_row((namespace, f"d{n:07}", moment, half_lives[n], 1, digest, Jsonb({})))
+        with cursor.copy(
+            f"COPY indexd.chunks ({', '.join(CHUNK_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+        ) as copy:
+            copy.set_types(list(CHUNK_COLUMNS.values()))
+            for n in reversed(range(count)):
+                moment, vector = NOW - timedelta(minutes=n), vectors[n % len(vectors)]
+                copy.write_row(
+                    (
+                        *(namespace, f"d{n:07}", 0, moment, half_lives[n], vector),
+                        *(f"d{n:07}#0", None, None, [], Jsonb({}), f"text number {n}"),
+                    )
+                )
+        connection.commit()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE indexd.documents")
+        connection.execute("VACUUM ANALYZE indexd.chunks")
+        connection.execute("CHECKPOINT")
+
+
+def forget_against_delete(url: str, vectors: NDArray[Any]) -> None:
+    """Half of a namespace over HTTP; the same deletes and entries by hand; the deletes alone."""
+    took: dict[str, list[float]] = {"http": [], "logged": [], "bare": []}
+    with ground.serving(url) as (client, _):
+        for turn in range(2):
+            for way in took:
+                load(url, f"{way}{turn}", vectors, MANY, mixed=False)
+            took["bare"].append(seconds(partial(delete, url, f"bare{turn}", logged=False)))
+            took["http"].append(seconds(partial(forget, client, f"http{turn}")))
+            took["logged"].append(seconds(partial(delete, url, f"logged{turn}", logged=True)))
+    ours, logged, bare = (min(took[way]) for way in ("http", "logged", "bare"))
+    ground.print_table(
+        f"Forgetting {MANY // 2:,} of {MANY:,} documents",
+        ("what", "seconds", "ratio", "target"),
+        (
+            ("the bare DELETEs", f"{bare:.2f}", "", ""),
+            ("the same deletes and log entries in psycopg", f"{logged:.2f}", "", ""),
+            ("POST /index/forget", f"{ours:.2f}", f"{ours / logged:.2f}", "1.5"),
+        ),
+    )
+
+
+def forget(client: httpx.Client, namespace: str) -> None:
+    answer = client.post(
+        "/index/forget",
+        json={
+            "filter": {"namespace": namespace, "older_than": HALF.isoformat()},
+            "reason": "benchmark",
+            "confirm": True,
+        },
+    )
+    if answer.json()["forgotten_count"] != MANY // 2:
+        raise RuntimeError(answer.text)
+
+
+def delete(url: str, namespace: str, *, logged: bool) -> None:
+    """What a script would do for itself: one transaction, one statement per table."""
+    values = {"namespace": namespace, "limit": HALF, "event_id": uuid4()}
+    with psycopg.connect(url) as connection:
+        if logged:
+            connection.execute(
+                """
+                INSERT INTO indexd.forgotten_documents (
+                    namespace, event_id, doc_id, ingested_at, digest
+                )
+                SELECT namespace, %(event_id)s, doc_id, ingested_at, digest
+                  FROM indexd.documents
+                 WHERE namespace = %(namespace)s AND ingested_at < %(limit)s
+                """,
+                values,
+            )
+            connection.execute(
+                """
+                INSERT INTO indexd.forget_events (
+                    namespace, event_id, at, kind, reason, forgotten_count, actor
+                )
+                VALUES (%(namespace)s, %(event_id)s, now(), 'manual', 'benchmark', 0, 'me')
+                """,
+                values,
+            )
+        for table in ("chunks", "documents"):
+            connection.execute(
+                f"DELETE FROM indexd.{table}"
+                " WHERE namespace = %(namespace)s AND ingested_at < %(limit)s",
+                values,
+            )
+        connection.commit()
+
+
+def upsert_into_full(url: str, vectors: NDArray[Any], policy: str, *, mixed: bool) -> None:
+    """Every upsert evicts one: the same from 1,000 documents and from 200,000, in turn."""
+    sizes = {"small": 1_000, "large": MANY}
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "policies.yaml"
+        spaces = ", ".join(f"{name}: {{{policy.format(n)}}}" for name, n in sizes.items())
+        file.write_text(f"namespaces: {{{spaces}}}")
+        for name, count in sizes.items():
+            load(url, name, vectors, count, mixed=mixed)
+        environ = {"INDEXD_POLICIES": str(file), "INDEXD_INDEX_LIMIT": "0"}
+        took: dict[str, list[float]] = {name: [] for name in sizes}
+        with ground.serving(url, environ=environ) as (client, _):
+            wire = connected(client)
+            for n in range(500):
+                for name in sizes:
+                    body = msgspec.json.encode(
+                        {
+                            "doc_id": f"new{n}",
+                            "namespace": name,
+                            "chunks": [{"text": "new", "embedding": vectors[n].tolist()}],
+                        }
+                    )
+                    started = time.perf_counter()
+                    post(wire, "/index/upsert", body)
+                    took[name].append(time.perf_counter() - started)
+            counts = client.get("/index/stats").json()["namespaces"]
+    if counts != sizes:
+        raise RuntimeError(f"the limit was not kept: {counts}")
+    p50 = {name: quantile_ms(times[50:], 0.5) for name, times in took.items()}
+    half_lives = ", mixed half-lives" if mixed else ""
+    ground.print_table(
+        f"Upsert into a full namespace, {policy.rpartition(' ')[2]}{half_lives}",
+        ("documents", "p50 ms", "p95 ms", "ratio of p50", "target"),
+        [
+            (
+                f"{sizes[name]:,}",
+                f"{p50[name]:.2f}",
+                f"{quantile_ms(times[50:], 0.95):.2f}",
+                f"{p50[name] / p50['small']:.2f}",
+                "" if mixed or name == "small" else "1.3",
+            )
+            for name, times in took.items()
+        ],
+    )
