@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -64,8 +65,11 @@ def empty_database(url: str, name: str) -> str:
 
 @contextmanager
 def serving(
-    url: str, port: int = 8099, environ: Mapping[str, str] | None = None
+    url: str, environ: Mapping[str, str] | None = None
 ) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     command = [sys.executable, "-m", "indexd", "serve", "--port", str(port)]
     with subprocess.Popen(
         [*command, "--database-url", url],

@@ -241,12 +241,13 @@ def connected(client: httpx.Client) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(client.base_url.host, client.base_url.port)
 
 
-def post(wire: http.client.HTTPConnection, path: str, body: bytes) -> None:
+def post(wire: http.client.HTTPConnection, path: str, body: bytes) -> Any:
     wire.request("POST", path, body, JSON)
     response = wire.getresponse()
     answer = response.read()
     if response.status != 200:
         raise RuntimeError(f"{path} answered {response.status}: {answer!r}")
+    return msgspec.json.decode(answer)
 
 
 def search_against_statement(url: str) -> None:

@@ -58,12 +58,12 @@ def is_ready(client: httpx.Client) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    for _ in range(600):
+    for _ in range(3_000):
         if condition():
             return
         if process.poll() is not None:
             break
-        time.sleep(0.1)
+        time.sleep(0.02)
     pytest.fail("the server did not become what was waited for")
 
 
@@ -200,3 +200,78 @@ def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
             wait_until(lambda: is_ready(client), process)
             assert client.post("/index/upsert", json=document("b", [1, 0])).status_code == 200
             assert client.get("/index/stats").json()["namespaces"] == {"notes": 2}
+
+
+@pytest.mark.parametrize("killed", ["server", "backend"])
+def test_a_forget_that_is_killed_is_whole_or_not_at_all(
+    tmp_path: Path, external: str, killed: str
+) -> None:
+    everything = 20_000
+    with psycopg.connect(external, autocommit=True) as admin:
+
+        def one(statement: str) -> Any:
+            return (admin.execute(statement).fetchone() or (None,))[0]
+
+        def under_way() -> int | None:
+            pid: int | None = one("""
+                SELECT pid
+                  FROM pg_stat_activity
+                 WHERE datname = current_database()
+                   AND query LIKE '%gone_chunks%'
+                   AND state = 'active'
+                   AND pid <> pg_backend_pid()
+            """)
+            return pid
+
+        with serving(tmp_path, "--database-url", external) as (client, process):
+            client.post("/index/upsert", json=document("seed", [1, 0]))
+            admin.execute(f"""
+                INSERT INTO indexd.documents (
+                    namespace, doc_id, ingested_at, chunk_count, digest, meta
+                )
+                SELECT 'notes', 'd' || n, '2020-01-01', 1, '', '{{}}'
+                  FROM generate_series(1, {everything}) AS n
+            """)
+            admin.execute("""
+                INSERT INTO indexd.chunks (
+                    namespace, doc_id, ordinal, ingested_at, embedding, chunk_id, tags, meta, text
+                )
+                SELECT namespace, doc_id, 0, ingested_at, '[1,0]', doc_id, '{}', '{}', ''
+                  FROM indexd.documents
+                 WHERE doc_id <> 'seed'
+            """)
+            admin.execute(f"UPDATE indexd.namespaces SET documents = {everything + 1}")
+            with subprocess.Popen(
+                [sys.executable, "-c", _FORGET, str(client.base_url)], stdout=subprocess.PIPE
+            ) as asking:
+                wait_until(lambda: under_way() is not None or asking.poll() is not None, process)
+                if killed == "server":
+                    process.kill()
+                else:
+                    admin.execute("SELECT pg_terminate_backend(%s)", (under_way() or 0,))
+                answer = asking.communicate(timeout=60)[0]
+        while under_way() is not None:
+            time.sleep(0.1)
+        left = one("SELECT count(*) FROM indexd.documents")
+        gone = everything + 1 - left
+        assert gone in (0, everything)
+        assert one("SELECT count(*) FROM indexd.chunks") == left
+        assert one("SELECT count(*) FROM indexd.forgotten_documents") == gone
+        assert one("SELECT coalesce(sum(forgotten_count), 0) FROM indexd.forget_events") == gone
+        assert one("SELECT documents FROM indexd.namespaces") == left
+        if answer == b"200":
+            assert gone == everything
+
+
+_FORGET = """
+import httpx, sys
+body = {
+    "filter": {"namespace": "notes", "older_than": "2021-01-01T00:00:00Z"},
+    "reason": "test",
+    "confirm": True,
+}
+try:
+    print(httpx.post(sys.argv[1] + "/index/forget", json=body, timeout=60).status_code, end="")
+except httpx.TransportError:
+    print("gone", end="")
+"""
