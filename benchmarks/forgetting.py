@@ -135,7 +135,8 @@ def search_through_deletion(url: str, vectors: NDArray[Any], *, rebuild: bool) -
         def measure(stage: str, kept: int, until: Callable[[], bool] | None = None) -> None:
             """All queries at least once, and again until something is so."""
             truth = np.argsort(-(asked @ vectors[:kept].T), axis=1, kind="stable")[:, :10]
-            took, right, began = [], 0, time.perf_counter()
+            took: list[float] = []
+            right, began = 0, time.perf_counter()
             while not took or (until and not until()):
                 for vector, best in zip(asked, truth, strict=True):
                     body = msgspec.json.encode({"namespace": "notes", "embedding": vector.tolist()})
