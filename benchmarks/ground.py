@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from indexd import embedded, migrate
 
-DATA = Path(os.environ.get("INDEXD_BENCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("BENCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
@@ -29,7 +29,7 @@ def corpus() -> Any:
     """The real corpus as a table; the run ends with a reason where it is missing."""
     file = DATA / "gitlog.parquet"
     if not file.exists():
-        sys.exit(f"no corpus at {file}; set INDEXD_BENCH_DATA")
+        sys.exit(f"no corpus at {file}; set BENCH_DATA")
     return pq.read_table(file)
 
 
