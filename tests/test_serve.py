@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psycopg
 import pytest
 
@@ -275,3 +276,35 @@ try:
 except httpx.TransportError:
     print("gone", end="")
 """
+
+
+def test_a_server_that_is_killed_while_it_builds_an_index_leaves_nothing_broken(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    tmp_path.chmod(0o755)
+    data = tmp_path / "data"
+    environ = {"INDEXD_INDEX_THRESHOLD": "4000", "INDEXD_KEEPER_INTERVAL_SECONDS": "0.1"}
+    vectors = rng.normal(size=(4_000, 64)).round(3)
+    lines = "\n".join(json.dumps(document(f"d{n}", v)) for n, v in enumerate(vectors))
+
+    def index(client: httpx.Client) -> str:
+        details = client.get("/index/stats").json()["details"]
+        found: str = details["notes"]["index"] if details else "exact"
+        return found
+
+    with serving(tmp_path, "--data-dir", str(data), **environ) as (client, process):
+        answer = client.post(
+            "/index/bulk", content=lines, headers={"Content-Type": "application/x-ndjson"}
+        )
+        assert answer.json()["accepted"] == 4_000
+        wait_until(lambda: index(client) == "building", process)
+        time.sleep(0.3)
+        process.kill()
+        process.wait()
+    with serving(tmp_path, "--data-dir", str(data), **environ) as (client, process):
+        wait_until(lambda: index(client) == "hnsw", process)
+        for n in (0, 1_999, 3_999):
+            body = {"namespace": "notes", "embedding": vectors[n].tolist(), "k": 1}
+            found = client.post("/index/search", json=body).json()["results"]
+            assert [hit["doc_id"] for hit in found] == [f"d{n}"]
+        assert client.get("/index/stats").json()["namespaces"] == {"notes": 4_000}
