@@ -28,12 +28,13 @@ format: $(READY) ## Format the code and mend what can be mended
 push-index: $(READY) ## Push .gewebe/embeddings.parquet to a running service
 	$(VENV)/bin/python scripts/push_index.py
 
-bench: $(READY) ## Measure, and print tables
-	$(VENV)/bin/python -m benchmarks
+bench: $(READY) ## Measure, print tables, and write those of search into docs/ (half an hour)
+	$(VENV)/bin/python -m benchmarks writing
+	$(VENV)/bin/python -m benchmarks search --out docs
 
 lock: $(READY) ## Resolve the dependencies anew
 	$(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--no-header --group dev pyproject.toml -o requirements.lock
+		--no-header --group dev --group bench pyproject.toml -o requirements.lock
 
 # The virtual environment holds what requirements.lock says. uv is used where it is installed;
 # elsewhere it is put into the environment itself.

@@ -1,10 +1,19 @@
-"""`python -m benchmarks [writing | forgetting]`: run one of them, or all."""
+"""`python -m benchmarks [writing | forgetting | search ...]`: one of them, or all."""
 
 import sys
 
-from benchmarks import forgetting, writing
+from benchmarks import forgetting, searching, writing
 
-ALL = {"writing": writing.run, "forgetting": forgetting.run}
-
-for name in sys.argv[1:] or ALL:
-    ALL[name]()
+match sys.argv[1:]:
+    case []:
+        writing.run()
+        forgetting.run()
+        searching.run()
+    case ["writing"]:
+        writing.run()
+    case ["forgetting"]:
+        forgetting.run()
+    case ["search", *options]:
+        searching.run(options)
+    case _:
+        sys.exit(__doc__)

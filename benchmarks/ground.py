@@ -45,8 +45,16 @@ def embeddings(table: Any) -> NDArray[np.float32]:
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """A server of the run's own with the settings that users get; gives the URL of a database."""
+def postgres(kept: Path | None = None) -> Iterator[str]:
+    """A server of the run's own with the settings that users get; gives the URL of a database.
+
+    Its data is left for the next run in the folder `kept`, if one is given.
+    """
+    if kept:
+        kept.mkdir(parents=True, exist_ok=True)
+        with embedded.postgres(kept) as url:
+            yield url
+        return
     with tempfile.TemporaryDirectory(prefix="indexd-bench-") as folder:
         Path(folder).chmod(0o755)
         with embedded.postgres(Path(folder)) as url:

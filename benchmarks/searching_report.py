@@ -1,0 +1,205 @@
+"""The tables and the plot of `searching`."""
+
+import os
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Self
+
+import msgspec
+import numpy as np
+
+from benchmarks.ground import print_table
+
+
+class Times(msgspec.Struct, frozen=True):
+    """Milliseconds."""
+
+    p50: float
+    p95: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Self:
+        return cls(*(float(np.quantile(seconds, share)) * 1000 for share in (0.5, 0.95)))
+
+    def __str__(self) -> str:
+        return f"{self.p50:.1f} / {self.p95:.1f}"
+
+
+class HalfLife(msgspec.Struct, frozen=True):
+    """`scored` are chunks at p50; `bare` is the nearest k without any decay."""
+
+    name: str
+    recall: float
+    scored: float
+    http: Times
+    bare: Times
+    exact: Times
+    overfetch: Times
+    overfetch_recall: float
+
+
+class Filtered(msgspec.Struct, frozen=True):
+    kind: str
+    share: float
+    half_life: str
+    recall: float
+    http: Times
+    exact: Times
+
+
+class Crowd(msgspec.Struct, frozen=True):
+    """Requests per second, and the server process's CPU per request."""
+
+    http: float
+    bare: float
+    cpu_ms: float
+
+
+class Upserts(msgspec.Struct, frozen=True):
+    indexed: Times
+    empty: Times
+
+
+class AtSize(msgspec.Struct, frozen=True):
+    """All that was measured at one size; load averages are of one minute."""
+
+    chunks: int
+    ef: int
+    loaded: float
+    built: float
+    index_bytes: int
+    versions: str
+    load_before: float
+    half_lives: list[HalfLife]
+    filtered: list[Filtered]
+    crowd: Crowd | None
+    upserts: Upserts | None
+    load_after: float
+
+
+def show(found: AtSize) -> str:
+    """Print the tables of one size, and return them."""
+    title = f"{found.chunks:,} chunks"
+    parts = []
+    if found.half_lives:
+        parts.append(print_table(f"{title}, by half-life", *half_life_table(found)))
+    if found.filtered:
+        parts.append(print_table(f"{title}, filtered", *filter_table(found)))
+    if found.crowd:
+        parts.append(print_table(f"{title}, eight clients at once", *crowd_table(found.crowd)))
+    if found.upserts:
+        parts.append(print_table(f"{title}, upsert of one document", *upsert_table(found.upserts)))
+    built = f"Built in {found.built:.0f} s" if found.built > 1 else "Built in an earlier run"
+    parts.append(
+        f"{built}, {found.index_bytes / 2**20:.0f} MB; ef {found.ef}. "
+        f"Load average {found.load_before:.1f} before, {found.load_after:.1f} after.\n"
+    )
+    print(parts[-1], flush=True)
+    return "\n".join(parts)
+
+
+Table = tuple[Sequence[str], Sequence[Sequence[object]]]
+
+
+def half_life_table(found: AtSize) -> Table:
+    head = (
+        *("half-life", "recall@10", "p50 / p95 ms", "rows scored"),
+        *("bare HNSW ms", "exact scan ms", "exact / indexd", "over-fetch recall@10", "its p50 ms"),
+    )
+    return head, [
+        (
+            *(one.name, f"{one.recall:.4f}", one.http, f"{one.scored:,.0f}"),
+            *(one.bare, one.exact, f"{one.exact.p50 / one.http.p50:.1f}"),
+            *(f"{one.overfetch_recall:.3f}", f"{one.overfetch.p50:.1f}"),
+        )
+        for one in found.half_lives
+    ]
+
+
+def filter_table(found: AtSize) -> Table:
+    head = ("filter", "keeps", "half-life", "recall@10", "p50 / p95 ms", "exact scan ms")
+    return head, [
+        (
+            *(one.kind, f"{one.share:.1%}", one.half_life, f"{one.recall:.4f}"),
+            *(one.http, one.exact),
+        )
+        for one in found.filtered
+    ]
+
+
+def crowd_table(crowd: Crowd) -> Table:
+    return ("what", "requests / s", "ratio", "target"), [
+        ("bare statement, psycopg threads", f"{crowd.bare:.0f}", "", ""),
+        ("over HTTP", f"{crowd.http:.0f}", f"{crowd.http / crowd.bare:.2f}", "0.6"),
+        ("server's CPU per request, ms", f"{crowd.cpu_ms:.2f}", "", "0.6"),
+    ]
+
+
+def upsert_table(upserts: Upserts) -> Table:
+    ratio = upserts.indexed.p50 / upserts.empty.p50
+    return ("into", "p50 / p95 ms", "ratio of p50", "target"), [
+        ("an empty namespace", upserts.empty, "", ""),
+        ("the indexed one", upserts.indexed, f"{ratio:.1f}", "3"),
+    ]
+
+
+def growth_table(found: Sequence[AtSize]) -> Table:
+    """p50 by size, and how much it grew from the smallest to the largest."""
+    sizes = [f"{one.chunks:,}" for one in found]
+    grown = found[-1].chunks / found[0].chunks
+    rows = []
+    for same in zip(*(one.half_lives for one in found), strict=True):
+        growth = same[-1].http.p50 / same[0].http.p50
+        exact = same[-1].exact.p50 / same[0].exact.p50
+        rows.append(
+            (
+                same[0].name,
+                *(f"{one.http.p50:.1f}" for one in same),
+                f"{growth:.1f}",
+                f"{exact:.1f}",
+            )
+        )
+    return ("half-life", *sizes, f"grown (size: {grown:.1f})", "exact scan grown"), rows
+
+
+def report(found: Sequence[AtSize], out: Path | None) -> None:
+    """Print what sizes have in common; write all of it into the folder, with a plot."""
+    growth = ""
+    if len(found) > 1 and all(one.half_lives for one in found):
+        growth = print_table("p50 in ms over HTTP, by size", *growth_table(found))
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "search-benchmark.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    head = (
+        f"# Search: measured\n\n"
+        f"Written by `make bench` on {date.today():%Y-%m-%d}: {os.cpu_count()} cores, "  # noqa: DTZ011 (a day is enough)
+        f"{found[0].versions}. What the methods are is told in [decay.md](decay.md).\n\n"
+        "![p50 and p95, recall, and growth](search-benchmark.png)\n"
+    )
+    parts = [head, *NOTES, growth, *(show(one) for one in reversed(found))]
+    (out / "search-benchmark.md").write_text("\n".join(part for part in parts if part))
+    if all(one.half_lives for one in found):
+        from benchmarks.searching_plot import plot
+
+        plot(found, out / "search-benchmark.png")
+
+
+NOTES = (
+    """\
+The corpus is 40,000 commit messages of 2005 to 2026 with vectors of 384 dimensions; larger ones
+are made of jittered copies (cosine to the origin about 0.92, moved by up to 30 days, seeded),
+loaded by COPY in time order as a real corpus arrives. k is 10, 200 queries. Recall is against
+numpy's brute force in float64, ties aside.
+
+- **p50 / p95** is over HTTP, from one client on a kept-alive socket, against an `indexd serve`
+  process; the other columns are statements in psycopg, in turn with it.
+- **bare HNSW** is `ORDER BY ... LIMIT 10` by the same index and ef, blind to decay.
+- **exact scan** scores every chunk under decay. **Over-fetch** re-ranks the 100 most similar.
+- The index was built by the keeper on a connection with `maintenance_work_mem` of 3 GB.
+- The eight clients are one thread over raw sockets with bodies encoded beforehand, and for the
+  bare statement eight psycopg threads, each in a process of its own; clients, server and
+  PostgreSQL share the cores.
+""",
+)

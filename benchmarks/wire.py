@@ -1,0 +1,98 @@
+"""The leanest HTTP client: prepared bytes over kept-alive sockets, so that the server is measured.
+
+It shares the machine's cores with what it measures.
+"""
+
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
+
+import msgspec
+
+
+def request(path: str, body: object) -> bytes:
+    content = msgspec.json.encode(body)
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+class Wire:
+    """One connection that is kept alive."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._came = b""
+
+    def ask(self, sent: bytes) -> bytes:
+        """Send, and wait for the body of the answer."""
+        self.socket.sendall(sent)
+        while (answer := self.take()) is None:
+            pass
+        return answer
+
+    def take(self) -> bytes | None:
+        """What came, once it is a whole answer; the connection's end and a refusal raise."""
+        more = self.socket.recv(2**18)
+        if not more:
+            raise ConnectionError("the server hung up")
+        self._came += more
+        head, found, body = self._came.partition(b"\r\n\r\n")
+        if not found:
+            return None
+        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        if len(body) < length:
+            return None
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise ConnectionError(f"{head.splitlines()[0]!r}: {body!r}")
+        self._came = b""
+        return body
+
+
+def hammer(port: int, requests: Sequence[bytes], clients: int, count: int) -> float:
+    """So many requests by so many clients at once, in one thread; seconds from first to last."""
+    wires = [Wire(port) for _ in range(clients)]
+    left = islice(cycle(requests), count)
+    with selectors.DefaultSelector() as ready:
+        started = time.perf_counter()
+        for wire in wires:
+            ready.register(wire.socket, selectors.EVENT_READ, wire)
+            wire.socket.sendall(next(left))
+        answered = 0
+        while answered < count:
+            for key, _ in ready.select():
+                if key.data.take() is not None:
+                    answered += 1
+                    if (sent := next(left, None)) is not None:
+                        key.data.socket.sendall(sent)
+        took = time.perf_counter() - started
+    for wire in wires:
+        wire.socket.close()
+    return took
+
+
+def in_threads(work: Callable[[Iterator[int]], None], clients: int, count: int) -> float:
+    """Share the numbers 0..count among threads that each run `work`; seconds from first to last."""
+    numbers, lock = iter(range(count)), threading.Lock()
+
+    def drawn() -> Iterator[int]:
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            yield number
+
+    threads = [threading.Thread(target=work, args=(drawn(),)) for _ in range(clients)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - started
