@@ -36,7 +36,7 @@ BARE = f"""
 
 OVERFETCHED = f"""
     SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds, cosine AS similarity
-      FROM ({similar(DIMENSION)}) AS nearby
+      FROM ({similar(DIMENSION, Filters())}) AS nearby
 """
 """The usual recipe's candidates: the 10 k most similar, to be re-ranked by decay."""
 
@@ -93,7 +93,9 @@ def database(url: str, chunks: int) -> tuple[str, Sized, float, float]:
     name = f"sized{chunks}"
     target = url.replace("/indexd?", f"/{name}?")
     with psycopg.connect(url) as connection:
-        there = connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone()
+        there = connection.execute(
+            "SELECT 1 FROM pg_database WHERE datname = %s", (name,)
+        ).fetchone()
     if there:
         with psycopg.connect(target) as connection:
             [newest] = connection.execute(

@@ -33,7 +33,7 @@ from benchmarks.wire import Wire
 from indexd.store.filters import Filters
 from indexd.store.hits import best_statement
 from indexd.store.probe_sweep import Tuning
-from indexd.store.search import EXACT
+from indexd.store.search import exact
 from indexd.vectors import normalised
 
 DAY = 86_400.0
@@ -163,7 +163,9 @@ def at_half_life(bench: Bench, similarity: NDArray[np.float64], name: str) -> Ha
         rows = timed(took["overfetch"], partial(fetch, bench, best_statement(OVERFETCHED), values))
         overfetch_recalls.append(bench.recall(scores, [row[0] for row in rows]))
         if n % EXACT_EVERY == 0:
-            rows = timed(took["exact"], partial(fetch, bench, best_statement(EXACT), values))
+            rows = timed(
+                took["exact"], partial(fetch, bench, best_statement(exact(Filters())), values)
+            )
             if bench.recall(scores, [row[0] for row in rows]) < 1:
                 raise AssertionError(f"the exact scan and numpy differ at {name}")
     return HalfLife(
@@ -233,7 +235,7 @@ def filtered_by(
         answer = timed(took["http"], partial(wire.ask, search_request(query, filters=wanted)))
         recalls.append(bench.recall(similarity[n] * decays, ids(answer), kept))
         values = values_of(query, half_life, at, filters)
-        timed(took["exact"], partial(fetch, bench, best_statement(EXACT), values))
+        timed(took["exact"], partial(fetch, bench, best_statement(exact(filters)), values))
     return Filtered(
         kind=kind,
         share=share,

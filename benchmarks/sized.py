@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from benchmarks.ground import corpus, embeddings
 from indexd import keeper
 from indexd.settings import Settings
-from indexd.store.documents import CHUNK_TYPES
+from indexd.store.upsert import CHUNK_COLUMNS
 from indexd.vectors import normalised
 
 SEED = 20260820
@@ -114,13 +114,10 @@ def load(url: str, rows: Sized) -> float:
             for doc_id, moment, vector in zip(rows.doc_ids, moments, rows.vectors, strict=True):
                 digest = hashlib.sha256(vector.tobytes()).digest()
                 copy.write_row((NAMESPACE, doc_id, moment, 1, digest, Jsonb({})))
-        with cursor.copy("""
-            COPY indexd.chunks (
-                namespace, doc_id, ordinal, ingested_at, half_life_seconds, embedding, chunk_id,
-                source_ref_origin, source_path, tags, meta, text
-            ) FROM STDIN (FORMAT BINARY)
-        """) as copy:
-            copy.set_types(CHUNK_TYPES)
+        with cursor.copy(
+            f"COPY indexd.chunks ({', '.join(CHUNK_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+        ) as copy:
+            copy.set_types(list(CHUNK_COLUMNS.values()))
             for n, doc_id in enumerate(rows.doc_ids):
                 copy.write_row(
                     (

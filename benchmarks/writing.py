@@ -24,7 +24,7 @@ from benchmarks import ground
 from benchmarks.ground import JSON, corpus, embeddings, quantile_ms, queries, seconds
 from indexd.store.filters import Filters, parameters
 from indexd.store.hits import best_statement
-from indexd.store.search import EXACT
+from indexd.store.search import exact
 from indexd.store.versions import CHUNK_COLUMNS
 from indexd.vectors import normalised
 
@@ -268,7 +268,9 @@ def search_against_statement(url: str) -> None:
             over_http.append(time.perf_counter() - started)
             values = {"namespace": "chronik", "vector": vector, "k": 10, "at": at}
             started = time.perf_counter()
-            bare.execute(best_statement(EXACT), values | parameters(Filters())).fetchall()
+            bare.execute(
+                best_statement(exact(Filters())), values | parameters(Filters())
+            ).fetchall()
             by_hand.append(time.perf_counter() - started)
     ours, statement = quantile_ms(over_http[20:], 0.5), quantile_ms(by_hand[20:], 0.5)
     ground.print_table(

@@ -1,10 +1,10 @@
 """What a search or a deletion may be limited to, as one condition over indexd.chunks.
 
-Absent filters are NULL. Statements are always planned for the values they come with
-(plan_cache_mode = force_custom_plan), so PostgreSQL drops the conditions of absent filters
-before it plans, and finds the index of those that are present.
+Only filters that are given are part of a statement: psycopg takes a long one apart anew each
+time, which costs more than all else of a search outside PostgreSQL.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -26,45 +26,60 @@ class Filters(msgspec.Struct, frozen=True):
 
 
 TAGGED = """(
-            filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s)
-            AND EXISTS (
-                SELECT
-                  FROM unnest(tags) AS tag
-                 CROSS JOIN unnest(%(tags)s::text[]) AS wanted
-                 WHERE tag = wanted OR starts_with(tag, wanted || '/')
-            )
-        )"""
+        filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s::text[])
+        AND EXISTS (
+            SELECT
+              FROM unnest(tags) AS tag
+             CROSS JOIN unnest(%(tags)s::text[]) AS wanted
+             WHERE tag = wanted OR starts_with(tag, wanted || '/')
+        )
+    )"""
 """A chunk has one of the tags, or a child of one."""
 
-CONTENT = f"""(
-        (%(tags)s::text[] IS NULL OR {TAGGED})
-    AND (%(source_path)s::text[] IS NULL OR (
-            filter_keys && indexd.filter_keys_of(%(namespace)s, 'source_path', %(source_path)s)
-            AND source_path = ANY(%(source_path)s)
-        ))
-    AND (%(source_ref_origin)s::text[] IS NULL OR (
-            filter_keys && indexd.filter_keys_of(
-                %(namespace)s, 'source_ref_origin', %(source_ref_origin)s
-            )
-            AND source_ref_origin = ANY(%(source_ref_origin)s)
-        ))
-    AND (%(doc_ids)s::text[] IS NULL OR doc_id = ANY(%(doc_ids)s))
-    AND (%(not_doc_id)s::text IS NULL OR doc_id <> %(not_doc_id)s)
-    AND (%(meta)s::jsonb IS NULL OR meta @> %(meta)s)
-)"""
-"""A chunk passes all filters but those of time."""
+_CONTENT = {
+    "tags": TAGGED,
+    "source_path": """
+        filter_keys && indexd.filter_keys_of(%(namespace)s, 'source_path', %(source_path)s::text[])
+        AND source_path = ANY(%(source_path)s::text[])
+    """,
+    "source_ref_origin": """
+        filter_keys && indexd.filter_keys_of(
+            %(namespace)s, 'source_ref_origin', %(source_ref_origin)s::text[]
+        )
+        AND source_ref_origin = ANY(%(source_ref_origin)s::text[])
+    """,
+    "doc_id": "doc_id = ANY(%(doc_ids)s::text[])",
+    "not_doc_id": "doc_id <> %(not_doc_id)s::text",
+    "meta": "meta @> %(meta)s::jsonb",
+}
+_IN_TIME = {
+    "ingested_after": "ingested_at > %(ingested_after)s::timestamptz",
+    "ingested_before": "ingested_at < %(ingested_before)s::timestamptz",
+}
 
-IN_TIME = """(
-        (%(ingested_after)s::timestamptz IS NULL OR ingested_at > %(ingested_after)s)
-    AND (%(ingested_before)s::timestamptz IS NULL OR ingested_at < %(ingested_before)s)
-)"""
 
-MATCHES = f"({CONTENT} AND {IN_TIME})"
-"""A chunk passes; the namespace itself is the statement's to name."""
+def content(filters: Filters) -> str:
+    """A chunk passes all filters but those of time."""
+    return _all_of(_CONTENT, filters)
+
+
+def in_time(filters: Filters) -> str:
+    """A chunk passes the filters of time."""
+    return _all_of(_IN_TIME, filters)
+
+
+def matches(filters: Filters) -> str:
+    """A chunk passes; the namespace itself is the statement's to name."""
+    return _all_of(_CONTENT | _IN_TIME, filters)
+
+
+def _all_of(conditions: Mapping[str, str], filters: Filters) -> str:
+    given = [sql for name, sql in conditions.items() if getattr(filters, name) is not None]
+    return f"({' AND '.join(given)})" if given else "true"
 
 
 def parameters(filters: Filters) -> dict[str, Any]:
-    """The values that MATCHES needs, beside `namespace`."""
+    """The values that these conditions need, beside `namespace`."""
     return {
         "tags": filters.tags,
         "source_path": filters.source_path,

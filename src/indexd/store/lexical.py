@@ -6,7 +6,7 @@ from typing import Any
 
 from indexd.db import Connection
 from indexd.store import policies
-from indexd.store.filters import MATCHES, Filters, parameters
+from indexd.store.filters import Filters, matches, parameters
 from indexd.store.hits import Hit, best
 from indexd.store.relevance import with_marks
 
@@ -57,7 +57,7 @@ async def by_words(
         **parameters(filters),
     }
     for wanted in ("all_words", "any_word"):
-        candidates = _CANDIDATES.format(wanted=wanted, matches=MATCHES)
+        candidates = _CANDIDATES.format(wanted=wanted, matches=matches(filters))
         if found := await best(connection, candidates, values, words=_MATCHED_WORDS):
             return await with_marks(connection, namespace, found) if policy.semantic else found
     return []

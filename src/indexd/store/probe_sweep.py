@@ -23,7 +23,7 @@ import numpy as np
 from indexd.db import Connection
 from indexd.store import ages
 from indexd.store.ages import Ages
-from indexd.store.filters import CONTENT, IN_TIME, MATCHES, Filters, parameters
+from indexd.store.filters import Filters, content, in_time, matches, parameters
 from indexd.store.hits import top
 from indexd.store.namespaces import Facts
 from indexd.vectors import Embedding
@@ -174,11 +174,11 @@ async def probe_and_sweep(
     # With a filter, a similar chunk that matches costs as many of the index as do not.
     similar_row = tuning.index_row * space.chunks / max(matching, 1)
     if filtered and matching * tuning.exact_row <= wanted * similar_row:
-        return await _exact(connection, best, values, matching)
+        return await _exact(connection, best, filters, values, matching)
 
     await set_index_search(connection, ef, filtered=filtered, tuning=tuning)
     newest = tuning.newest_read if filtered else tuning.newest
-    probe = await _probe(connection, best, space.dimension, values, wanted, newest)
+    probe = await _probe(connection, best, space.dimension, filters, values, wanted, newest)
     if probe.newest < newest or probe.edge is None:
         return best  # the newest arm has read everything there is
     slack = epsilon(vector)
@@ -186,7 +186,7 @@ async def probe_and_sweep(
     swept = dict.fromkeys(probe.classes, probe.edge.timestamp())
     while True:
         if lowest is None or best.kth <= 0:
-            return await _exact(connection, best, values, matching)
+            return await _exact(connection, best, filters, values, matching)
         upper = max(lowest + slack, 0.0)
         if best.kth > upper:
             return best
@@ -210,16 +210,16 @@ async def probe_and_sweep(
                 deeper, ef_deeper = cost, ef_next
 
         if min(sweeping, deeper) > matching * tuning.exact_row:
-            return await _exact(connection, best, values, matching)
+            return await _exact(connection, best, filters, values, matching)
         if deeper < math.inf:
             wanted = ef_deeper
             await set_index_search(connection, wanted, filtered=filtered, tuning=tuning)
-            probe = await _probe(connection, best, space.dimension, values, wanted, 0)
+            probe = await _probe(connection, best, space.dimension, filters, values, wanted, 0)
             lowest = min(lowest, probe.last) if probe.last is not None else lowest
             continue
         slices = [_newest_part(one, spread, wide) for one in open_ranges]
         best.scored += int(_chunks(slices, spread))
-        await _sweep(connection, best, values, slices)
+        await _sweep(connection, best, filters, values, slices)
         swept |= {one.half_life_class: one.since for one in slices}
         wide *= 2
 
@@ -289,7 +289,7 @@ async def _estimate(
         SELECT
           FROM indexd.chunks
          WHERE namespace = %(namespace)s
-           AND {MATCHES}
+           AND {matches(filters)}
         """,
         values,
     )
@@ -313,7 +313,7 @@ def _scored(rows: str) -> str:
     return f"(SELECT doc_id, ordinal, chunk_id, {_SCORE} AS score FROM {rows}) AS scored"
 
 
-def similar(dimension: int) -> str:
+def similar(dimension: int, filters: Filters) -> str:
     """The chunks nearest to the vector by the HNSW index, and their cosines in halfvec."""
     # The index is found by its expression and predicate, in which the dimension is a literal.
     distance = f"(embedding::halfvec({dimension})) <#> %(vector)s::vector::halfvec({dimension})"
@@ -323,7 +323,7 @@ def similar(dimension: int) -> str:
           FROM indexd.chunks
          WHERE namespace = %(namespace)s
            AND vector_dims(embedding) = {dimension}
-           AND {MATCHES}
+           AND {matches(filters)}
          ORDER BY {distance}
          LIMIT %(wanted)s
     """
@@ -333,6 +333,7 @@ async def _probe(
     connection: Connection,
     best: Best,
     dimension: int,
+    filters: Filters,
     values: dict[str, Any],
     wanted: int,
     newest: int,
@@ -347,14 +348,14 @@ async def _probe(
         f"""
         WITH near AS MATERIALIZED (
             SELECT *, row_number() OVER () AS place
-              FROM ({similar(dimension)}) AS nearby
+              FROM ({similar(dimension, filters)}) AS nearby
         ),
         newest AS MATERIALIZED (
             SELECT {_ROW},
-                   {CONTENT} AS hit
+                   {content(filters)} AS hit
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
-               AND {IN_TIME}
+               AND {in_time(filters)}
              ORDER BY ingested_at DESC
              LIMIT %(newest)s
         ),
@@ -430,17 +431,22 @@ _SLICES = f"""
            AND half_life_class = slice.class
            AND ingested_at BETWEEN slice.since AND slice.until
            AND (embedding <#> %(vector)s) <= -%(kth)s::float8
-           AND {MATCHES}
+           AND {{matches}}
         OFFSET 0
     ) AS swept
 """
 
 
 async def _sweep(
-    connection: Connection, best: Best, values: dict[str, Any], slices: Sequence[Range]
+    connection: Connection,
+    best: Best,
+    filters: Filters,
+    values: dict[str, Any],
+    slices: Sequence[Range],
 ) -> None:
+    swept = _scored(_SLICES.format(matches=matches(filters)))
     cursor = await connection.execute(
-        top(_scored(_SLICES), _KEY, per_document=best.per_document),
+        top(swept, _KEY, per_document=best.per_document),
         values
         | {
             "kth": best.kth,
@@ -464,7 +470,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def _exact(
-    connection: Connection, best: Best, values: dict[str, Any], matching: float
+    connection: Connection, best: Best, filters: Filters, values: dict[str, Any], matching: float
 ) -> Best:
     """Score everything that matches; what is known already spares the decay of most rows."""
     floor = "AND (embedding <#> %(vector)s) <= -%(kth)s::float8" if best.kth > 0 else ""
@@ -474,7 +480,7 @@ async def _exact(
                 SELECT {_ROW}
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
-                   AND {MATCHES}
+                   AND {matches(filters)}
                    {floor}
                 OFFSET 0
             ) AS matching"""),

@@ -8,7 +8,7 @@ import msgspec
 from indexd import vectors
 from indexd.db import Connection
 from indexd.store import lexical
-from indexd.store.filters import MATCHES, Filters, parameters
+from indexd.store.filters import Filters, matches, parameters
 from indexd.store.hits import Hit, best
 from indexd.store.namespaces import Facts, facts
 from indexd.store.probe_sweep import (
@@ -91,7 +91,7 @@ async def by_vector(
         "at": at,
     }
     if not space.indexed:
-        found = await best(connection, EXACT, values, per_document=per_document)
+        found = await best(connection, exact(filters), values, per_document=per_document)
         return Found(found, space.chunks)
     if space.half_life_seconds is None and filters == Filters():
         nearest = await _nearest(connection, space, values, k=2 * k, tuning=tuning)
@@ -126,17 +126,20 @@ async def _nearest(
 ) -> list[Hit]:
     """The k nearest by the index, scored exactly, in one statement that is quickly planned."""
     await set_index_search(connection, tuning.first_ef(space.chunks), filtered=False, tuning=tuning)
-    nearest = _NEAREST.format(similar(space.dimension))
+    nearest = _NEAREST.format(similar(space.dimension, Filters()))
     return await best(connection, nearest, values | {"k": k, "wanted": k})
 
 
-EXACT = f"""
-    SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
-           -(embedding <#> %(vector)s) AS similarity
-      FROM indexd.chunks
-     WHERE namespace = %(namespace)s
-       AND {MATCHES}
-"""
+def exact(filters: Filters) -> str:
+    """Everything that matches, and its cosine."""
+    return f"""
+        SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
+               -(embedding <#> %(vector)s) AS similarity
+          FROM indexd.chunks
+         WHERE namespace = %(namespace)s
+           AND {matches(filters)}
+    """
+
 
 _NEAREST = """
     SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds, cosine AS similarity
