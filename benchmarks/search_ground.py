@@ -42,13 +42,17 @@ OVERFETCHED = f"""
 
 
 class Bench(msgspec.Struct, frozen=True):
-    """One size: its rows, their database, a server process and a connection beside it."""
+    """One size: its rows, their database, a server process, and connections beside it.
+
+    `bare` is as psycopg gives it, `planned` plans each statement anew as the server does.
+    """
 
     url: str
     port: int
     client: httpx.Client
     server: int
     bare: psycopg.Connection[Any]
+    planned: psycopg.Connection[Any]
     rows: Sized
     places: dict[str, int]
     queries: NDArray[np.float32]
@@ -108,10 +112,9 @@ def database(url: str, chunks: int) -> tuple[str, Sized, float, float]:
 
 
 def connected(url: str, ef: int) -> psycopg.Connection[Any]:
-    """For bare statements, planned as the server's are."""
+    """With this ef for the whole session."""
     connection = psycopg.connect(url, autocommit=True)
     register_vector(connection)
-    connection.execute("SET plan_cache_mode = force_custom_plan")
     connection.execute(f"SET hnsw.ef_search = {ef}")
     return connection
 

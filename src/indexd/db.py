@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from typing import Self, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 import msgspec
 import psycopg
@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from indexd import migrate
 from indexd.errors import DatabaseUnavailable, InvalidRequest
+from indexd.one_trip import one_trip
 from indexd.settings import Settings
 from indexd.urls import libpq_url
 
@@ -83,6 +84,20 @@ class Database:
         except _ConnectionLost:
             await self.pool.check()
             return await self._run(snapshot)
+
+    async def read_once(
+        self, settings: Sequence[str], statement: str, values: Mapping[str, Any]
+    ) -> list[TupleRow]:
+        """The rows of one statement under settings of its own, in one round trip."""
+
+        async def transaction(connection: Connection) -> list[TupleRow]:
+            return await one_trip(connection, settings, statement, values)
+
+        try:
+            return await self._run(transaction)
+        except _ConnectionLost:
+            await self.pool.check()
+            return await self._run(transaction)
 
     async def write(self, work: Work[T]) -> T:
         """Run `work` in one transaction, again where it collided with another one."""

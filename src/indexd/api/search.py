@@ -18,7 +18,7 @@ from indexd.service import Service
 from indexd.store import related as store_related
 from indexd.store import search as store
 from indexd.store.filters import Filters
-from indexd.store.search import Mode
+from indexd.store.search import Found, Mode, Search
 
 
 @post("/index/search", dto=Json[SearchIn], return_dto=None, status_code=200, operation_id="Search")
@@ -30,10 +30,7 @@ async def search(
     started = time.perf_counter()
     wanted = search_from(data, max_k=service.settings.max_k)
     structlog.contextvars.bind_contextvars(namespace=wanted.namespace)
-    at = service.now()
-    found = await service.database.read(
-        lambda connection: store.search(connection, wanted, at=at, tuning=service.tuning)
-    )
+    found = await _found(wanted, service)
     results = [
         result_from(hit, wanted.namespace, wanted.filters, include_weights=data.include_weights)
         for hit in found.hits
@@ -41,6 +38,18 @@ async def search(
     if wanted.mode == "vector":
         service.exposures.note(wanted.namespace, found.hits)
     return _answer(results, wanted.mode, found.scored, started, service)
+
+
+async def _found(wanted: Search, service: Service) -> Found:
+    """In one round trip where that proves the answer, else in a snapshot of several."""
+    at, tuning = service.now(), service.tuning
+    if attempt := store.attempt(wanted, at=at, tuning=tuning):
+        rows = await service.database.read_once(attempt.settings, attempt.statement, attempt.values)
+        if found := store.proven(attempt, rows):
+            return found
+    return await service.database.read(
+        lambda connection: store.search(connection, wanted, at=at, tuning=tuning)
+    )
 
 
 @post(

@@ -3,6 +3,7 @@
 Only steers: a spread that is stale or wrong costs a search time, never an answer.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import datetime
@@ -42,12 +43,25 @@ class Spread(msgspec.Struct, frozen=True):
 Ages = dict[int, Spread]
 """By half-life class."""
 
-_read: dict[str, tuple[datetime, Ages]] = {}
+ASKED_AGAIN = 10.0
+"""So many seconds a process goes by what it read."""
+
+
+class _Read(msgspec.Struct, frozen=True):
+    asked: float
+    counted_at: datetime
+    ages: Ages
+
+
+_read: dict[str, _Read] = {}
 _KEPT = 1_000
 
 
 async def of(connection: Connection, namespace: str) -> Ages:
-    """As last counted; empty where nobody counted yet. Parsed once per count and process."""
+    """As counted a few seconds ago or before; empty where nobody counted yet."""
+    known, now = _read.get(namespace), time.monotonic()
+    if known and now - known.asked < ASKED_AGAIN:
+        return known.ages
     cursor = await connection.execute(
         """
         SELECT max(counted_at)
@@ -59,9 +73,9 @@ async def of(connection: Connection, namespace: str) -> Ages:
     [counted_at] = await cursor.fetchone() or (None,)
     if counted_at is None:
         return {}
-    known = _read.get(namespace)
-    if known and known[0] == counted_at:
-        return known[1]
+    if known and known.counted_at == counted_at:
+        _read[namespace] = msgspec.structs.replace(known, asked=now)
+        return known.ages
     cursor = await connection.execute(
         """
         SELECT half_life_class, chunks, quantiles
@@ -73,7 +87,7 @@ async def of(connection: Connection, namespace: str) -> Ages:
     found = {row[0]: Spread(row[1], tuple(row[2])) for row in await cursor.fetchall()}
     if len(_read) >= _KEPT:
         _read.clear()
-    _read[namespace] = (counted_at, found)
+    _read[namespace] = _Read(now, counted_at, found)
     return found
 
 

@@ -20,38 +20,43 @@ class Facts(msgspec.Struct, frozen=True):
     semantic: bool = False
 
 
+FACTS = """
+    SELECT namespaces.namespace,
+           dimension,
+           chunks,
+           policy.half_life_seconds,
+           EXISTS (
+            SELECT
+              FROM pg_index
+             WHERE indexrelid = to_regclass(%(index)s)
+               AND indisvalid
+           ) AS indexed,
+           coalesce(policy.semantic, false) AS semantic
+      FROM indexd.namespaces
+      LEFT JOIN LATERAL (
+            SELECT half_life_seconds, semantic IS NOT NULL AS semantic
+              FROM indexd.retention_policies
+             WHERE retention_policies.namespace IN (%(namespace)s, %(defaults)s)
+             ORDER BY retention_policies.namespace DESC
+             LIMIT 1
+           ) AS policy
+        ON true
+     WHERE namespaces.namespace = %(namespace)s
+       AND documents > 0
+"""
+
+
+def facts_values(namespace: str, dimension: int) -> dict[str, str]:
+    """What FACTS asks for."""
+    return {
+        "namespace": namespace,
+        "defaults": policies.DEFAULTS,
+        "index": f"indexd.{index_name(namespace, dimension)}",
+    }
+
+
 async def facts(connection: Connection, namespace: str, dimension: int) -> Facts | None:
     """Of a namespace that holds documents; `dimension` is that of the vector to be compared."""
-    cursor = await connection.execute(
-        """
-        SELECT namespaces.namespace,
-               dimension,
-               chunks,
-               policy.half_life_seconds,
-               EXISTS (
-                SELECT
-                  FROM pg_index
-                 WHERE indexrelid = to_regclass(%(index)s)
-                   AND indisvalid
-               ),
-               coalesce(policy.semantic, false)
-          FROM indexd.namespaces
-          LEFT JOIN LATERAL (
-                SELECT half_life_seconds, semantic IS NOT NULL AS semantic
-                  FROM indexd.retention_policies
-                 WHERE retention_policies.namespace IN (%(namespace)s, %(defaults)s)
-                 ORDER BY retention_policies.namespace DESC
-                 LIMIT 1
-               ) AS policy
-            ON true
-         WHERE namespaces.namespace = %(namespace)s
-           AND documents > 0
-        """,
-        {
-            "namespace": namespace,
-            "defaults": policies.DEFAULTS,
-            "index": f"indexd.{index_name(namespace, dimension)}",
-        },
-    )
+    cursor = await connection.execute(FACTS, facts_values(namespace, dimension))
     row = await cursor.fetchone()
     return Facts(*row) if row else None

@@ -176,7 +176,7 @@ async def probe_and_sweep(
     if filtered and matching * tuning.exact_row <= wanted * similar_row:
         return await _exact(connection, best, filters, values, matching)
 
-    await set_index_search(connection, ef, filtered=filtered, tuning=tuning)
+    await connection.execute(";".join(index_search(ef, filtered=filtered, tuning=tuning)))
     newest = tuning.newest_read if filtered else tuning.newest
     probe = await _probe(connection, best, space.dimension, filters, values, wanted, newest)
     if probe.newest < newest or probe.edge is None:
@@ -213,7 +213,9 @@ async def probe_and_sweep(
             return await _exact(connection, best, filters, values, matching)
         if deeper < math.inf:
             wanted = ef_deeper
-            await set_index_search(connection, wanted, filtered=filtered, tuning=tuning)
+            await connection.execute(
+                ";".join(index_search(wanted, filtered=filtered, tuning=tuning))
+            )
             probe = await _probe(connection, best, space.dimension, filters, values, wanted, 0)
             lowest = min(lowest, probe.last) if probe.last is not None else lowest
             continue
@@ -257,18 +259,19 @@ def _newest_part(one: Range, spread: Ages, chunks: int) -> Range:
     return Range(one.half_life_class, max(since, one.since), one.until)
 
 
-async def set_index_search(
-    connection: Connection, ef: int, *, filtered: bool, tuning: Tuning
-) -> None:
-    """Without the iterative scan a selective filter starves the similar arm.
+def index_search(ef: int, *, filtered: bool, tuning: Tuning) -> list[str]:
+    """What is set for a search of the HNSW index, in its transaction.
 
-    Relaxed order loses nothing: strict order drops the rows that turn up late.
+    Without the iterative scan a selective filter starves the similar arm. Relaxed order loses
+    nothing: strict order drops the rows that turn up late.
     """
-    await connection.execute(
-        f"SET LOCAL hnsw.ef_search = {min(ef, tuning.ef_max)};"
-        f"SET LOCAL hnsw.iterative_scan = {'relaxed_order' if filtered else 'off'};"
-        f"SET LOCAL hnsw.max_scan_tuples = {tuning.max_scan_tuples}"
-    )
+    settings = [f"SET LOCAL hnsw.ef_search = {min(ef, tuning.ef_max)}"]
+    if filtered:
+        settings += [
+            "SET LOCAL hnsw.iterative_scan = relaxed_order",
+            f"SET LOCAL hnsw.max_scan_tuples = {tuning.max_scan_tuples}",
+        ]
+    return settings
 
 
 _estimates: dict[tuple[str, bytes], tuple[int, float]] = {}
@@ -313,13 +316,13 @@ def _scored(rows: str) -> str:
     return f"(SELECT doc_id, ordinal, chunk_id, {_SCORE} AS score FROM {rows}) AS scored"
 
 
-def similar(dimension: int, filters: Filters) -> str:
+def similar(dimension: int, filters: Filters, more: str = "") -> str:
     """The chunks nearest to the vector by the HNSW index, and their cosines in halfvec."""
     # The index is found by its expression and predicate, in which the dimension is a literal.
     distance = f"(embedding::halfvec({dimension})) <#> %(vector)s::vector::halfvec({dimension})"
     return f"""
         SELECT {_ROW},
-               -({distance}) AS half_cosine
+               {more or f"-({distance}) AS half_cosine"}
           FROM indexd.chunks
          WHERE namespace = %(namespace)s
            AND vector_dims(embedding) = {dimension}

@@ -1,5 +1,6 @@
 """Finding chunks: the k best by score = similarity x decay."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -7,17 +8,11 @@ import msgspec
 
 from indexd import vectors
 from indexd.db import Connection
-from indexd.store import lexical
+from indexd.store import lexical, nearest
 from indexd.store.filters import Filters, matches, parameters
 from indexd.store.hits import Hit, best
 from indexd.store.namespaces import Facts, facts
-from indexd.store.probe_sweep import (
-    Tuning,
-    epsilon,
-    probe_and_sweep,
-    set_index_search,
-    similar,
-)
+from indexd.store.probe_sweep import Tuning, probe_and_sweep
 from indexd.store.relevance import with_marks
 from indexd.vectors import Embedding
 
@@ -40,6 +35,19 @@ class Found(msgspec.Struct, frozen=True):
 
     hits: list[Hit]
     scored: int
+
+
+def attempt(search: Search, *, at: datetime, tuning: Tuning) -> nearest.Attempt | None:
+    """How to try this search in one statement, where that may do."""
+    if search.vector is None or search.filters != Filters():
+        return None
+    return nearest.attempt(search.namespace, search.vector, k=search.k, at=at, tuning=tuning)
+
+
+def proven(attempt: nearest.Attempt, rows: Sequence[tuple[Any, ...]]) -> Found | None:
+    """What the attempt found, if that is the answer."""
+    hits = nearest.proven(attempt, rows)
+    return None if hits is None else Found(hits, int(attempt.values["wanted"]))
 
 
 async def search(connection: Connection, search: Search, *, at: datetime, tuning: Tuning) -> Found:
@@ -80,8 +88,8 @@ async def by_vector(
 
     With `per_document` the best chunk of each of the k best documents.
 
-    Without an index the namespace is scanned, which is exact by definition. With one, where
-    nothing fades, the nearest 2k usually prove the answer; else probe and sweep finds it.
+    Without an index the namespace is scanned, which is exact by definition; with one, probe and
+    sweep finds them.
     """
     values = parameters(filters) | {
         "namespace": space.namespace,
@@ -93,11 +101,8 @@ async def by_vector(
     if not space.indexed:
         found = await best(connection, exact(filters), values, per_document=per_document)
         return Found(found, space.chunks)
-    if space.half_life_seconds is None and filters == Filters():
-        nearest = await _nearest(connection, space, values, k=2 * k, tuning=tuning)
-        lowest = min((hit.similarity for hit in nearest), default=1.0)
-        if len(nearest) > k and nearest[k - 1].score > max(lowest + 2 * epsilon(vector), 0.0):
-            return Found(nearest[:k], len(nearest))
+    if space.half_life_seconds is None and not space.semantic:
+        nearest.remember(space)
     keys = await probe_and_sweep(
         connection,
         space,
@@ -121,15 +126,6 @@ async def by_vector(
     return Found(found, keys.scored)
 
 
-async def _nearest(
-    connection: Connection, space: Facts, values: dict[str, Any], *, k: int, tuning: Tuning
-) -> list[Hit]:
-    """The k nearest by the index, scored exactly, in one statement that is quickly planned."""
-    await set_index_search(connection, tuning.first_ef(space.chunks), filtered=False, tuning=tuning)
-    nearest = _NEAREST.format(similar(space.dimension, Filters()))
-    return await best(connection, nearest, values | {"k": k, "wanted": k})
-
-
 def exact(filters: Filters) -> str:
     """Everything that matches, and its cosine."""
     return f"""
@@ -140,11 +136,6 @@ def exact(filters: Filters) -> str:
            AND {matches(filters)}
     """
 
-
-_NEAREST = """
-    SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds, cosine AS similarity
-      FROM ({}) AS nearby
-"""
 
 _CHOSEN = """
     SELECT chunks.doc_id, chunks.ordinal, chunk_id, ingested_at, half_life_seconds,
