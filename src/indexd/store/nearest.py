@@ -65,7 +65,7 @@ def attempt(
             return None
     return Attempt(
         settings=index_search(tuning.first_ef(space.chunks), filtered=False, tuning=tuning),
-        statement=_statement(space.dimension),
+        statement=nearest_statement(space.dimension),
         values=facts_values(namespace, space.dimension)
         | {"vector": vector, "k": k, "wanted": 2 * k, "at": at},
         expected=space,
@@ -129,7 +129,8 @@ def _hit(
     )
 
 
-def _statement(dimension: int) -> str:
+def nearest_statement(dimension: int) -> str:
+    """The namespace's facts beside each of its k nearest chunks, or beside NULLs."""
     return f"""
         WITH nearest AS (
             SELECT *, min(cosine) OVER () AS lowest

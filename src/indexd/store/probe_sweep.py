@@ -332,23 +332,14 @@ def similar(dimension: int, filters: Filters, more: str = "") -> str:
     """
 
 
-async def _probe(
-    connection: Connection,
-    best: Best,
-    dimension: int,
-    filters: Filters,
-    values: dict[str, Any],
-    wanted: int,
-    newest: int,
-) -> Probe:
+def probe_statement(dimension: int, filters: Filters, *, per_document: bool) -> str:
     """Both arms in one statement; with newest = 0 the similar one alone.
 
     A filter is an output of the newest arm, not a condition, so that it reads no more than its
-    limit. `last` is the cosine of the row the index gave last, not the lowest: in relaxed order
-    the rows of an earlier batch may lie lower, and rows not yet given above those.
+    limit. The second column is the cosine of the row the index gave last, not the lowest: in
+    relaxed order the rows of an earlier batch may lie lower, and rows not yet given above those.
     """
-    cursor = await connection.execute(
-        f"""
+    return f"""
         WITH near AS MATERIALIZED (
             SELECT *, row_number() OVER () AS place
               FROM ({similar(dimension, filters)}) AS nearby
@@ -377,17 +368,30 @@ async def _probe(
         ),
         found AS (
             (
-                {top(_scored("near"), _KEY, per_document=best.per_document)}
+                {top(_scored("near"), _KEY, per_document=per_document)}
             )
             UNION ALL
             (
-                {top(_scored("newest WHERE hit"), _KEY, per_document=best.per_document)}
+                {top(_scored("newest WHERE hit"), _KEY, per_document=per_document)}
             )
         )
         SELECT said.*, found.*
           FROM said
           LEFT JOIN found ON true
-        """,
+    """
+
+
+async def _probe(
+    connection: Connection,
+    best: Best,
+    dimension: int,
+    filters: Filters,
+    values: dict[str, Any],
+    wanted: int,
+    newest: int,
+) -> Probe:
+    cursor = await connection.execute(
+        probe_statement(dimension, filters, per_document=best.per_document),
         values | {"wanted": wanted, "newest": newest},
     )
     rows = await cursor.fetchall()
@@ -440,6 +444,12 @@ _SLICES = f"""
 """
 
 
+def sweep_statement(filters: Filters, *, per_document: bool) -> str:
+    """The k best of some slices, each of one half-life class, that may reach kth."""
+    swept = _scored(_SLICES.format(matches=matches(filters)))
+    return top(swept, _KEY, per_document=per_document)
+
+
 async def _sweep(
     connection: Connection,
     best: Best,
@@ -447,9 +457,8 @@ async def _sweep(
     values: dict[str, Any],
     slices: Sequence[Range],
 ) -> None:
-    swept = _scored(_SLICES.format(matches=matches(filters)))
     cursor = await connection.execute(
-        top(swept, _KEY, per_document=best.per_document),
+        sweep_statement(filters, per_document=best.per_document),
         values
         | {
             "kth": best.kth,

@@ -1,0 +1,162 @@
+"""A search without decay in one statement: only what it proves is an answer."""
+
+from collections.abc import AsyncIterator
+
+import msgspec
+import numpy as np
+import pytest
+
+from indexd.db import Connection, Database
+from indexd.policy import Policies, Policy
+from indexd.settings import Settings
+from indexd.store import nearest, policies
+from indexd.store import search as store
+from indexd.store.filters import Filters
+from indexd.store.probe_sweep import Tuning
+from indexd.store.search import Search
+from indexd.vectors import Embedding, normalised
+from tests.test_probe_sweep import AT, DAY, DIMENSION, Corpus, connection, store_and_index
+
+__all__ = ["connection"]
+
+K = 10
+TUNING = Tuning(ef=200)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    nearest._seen.clear()
+    nearest._vain.clear()
+
+
+@pytest.fixture
+async def database(url: str, connection: Connection) -> AsyncIterator[Database]:
+    async with Database(url, Settings()) as opened:
+        yield opened
+
+
+def query_of(rng: np.random.Generator) -> Embedding:
+    return normalised(rng.normal(size=DIMENSION).astype(np.float32))
+
+
+def search_for(vector: Embedding) -> Search:
+    return Search("ns", "vector", K, Filters(), "", vector)
+
+
+async def long_way(database: Database, search: Search) -> store.Found:
+    return await database.read(
+        lambda connection: store.search(connection, search, at=AT, tuning=TUNING)
+    )
+
+
+async def short_way(database: Database, search: Search) -> store.Found | None:
+    attempt = store.attempt(search, at=AT, tuning=TUNING)
+    assert attempt is not None
+    rows = await database.read_once(attempt.settings, attempt.statement, attempt.values)
+    return store.proven(attempt, rows)
+
+
+async def test_the_short_way_answers_as_the_long_one(
+    connection: Connection, database: Database, rng: np.random.Generator
+) -> None:
+    corpus = Corpus(rng, 1_500, spread_days=400)
+    await store_and_index(connection, "ns", corpus)
+    await long_way(database, search_for(query_of(rng)))
+    answered = 0
+    for _ in range(40):
+        search = search_for(query_of(rng))
+        if found := await short_way(database, search):
+            answered += 1
+            expected = await long_way(database, search)
+            assert msgspec.to_builtins(found.hits) == msgspec.to_builtins(expected.hits)
+    assert answered > 20
+
+
+async def test_nothing_is_attempted_before_the_namespace_was_seen(
+    connection: Connection, rng: np.random.Generator
+) -> None:
+    await store_and_index(connection, "ns", Corpus(rng, 300, spread_days=10))
+    assert store.attempt(search_for(query_of(rng)), at=AT, tuning=TUNING) is None
+
+
+async def test_filters_and_words_take_the_long_way(
+    connection: Connection, database: Database, rng: np.random.Generator
+) -> None:
+    await store_and_index(connection, "ns", Corpus(rng, 300, spread_days=10))
+    plain = search_for(query_of(rng))
+    await long_way(database, plain)
+    assert store.attempt(plain, at=AT, tuning=TUNING)
+    for search in (
+        msgspec.structs.replace(plain, filters=Filters(tags=["t1"])),
+        msgspec.structs.replace(plain, vector=None, mode="lexical", text="word"),
+    ):
+        assert store.attempt(search, at=AT, tuning=TUNING) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP INDEX indexd.hnsw_{prefix}_6",
+        "UPDATE indexd.namespaces SET documents = 0",
+        "UPDATE indexd.namespaces SET dimension = 7",
+        None,
+    ],
+)
+async def test_what_no_longer_holds_proves_nothing(
+    connection: Connection, database: Database, rng: np.random.Generator, change: str | None
+) -> None:
+    await store_and_index(connection, "ns", Corpus(rng, 300, spread_days=10))
+    search = search_for(query_of(rng))
+    await long_way(database, search)
+    assert await short_way(database, search)
+    if change is None:
+        async with connection.transaction():
+            await policies.apply(connection, Policies(Policy(30 * DAY), {}, "changed"))
+    else:
+        cursor = await connection.execute(
+            "SELECT split_part(relname, '_', 2) FROM pg_class WHERE relname ~ '^hnsw_'"
+        )
+        [prefix] = await cursor.fetchone() or ("",)
+        await connection.execute(change.format(prefix=prefix))
+    assert await short_way(database, search) is None
+
+
+async def test_a_half_life_of_its_own_among_the_nearest_proves_nothing(
+    connection: Connection, database: Database, rng: np.random.Generator
+) -> None:
+    corpus = Corpus(rng, 500, spread_days=400)
+    corpus.own = [DAY] * 500
+    await store_and_index(connection, "ns", corpus)
+    search = search_for(query_of(rng))
+    await long_way(database, search)
+    assert await short_way(database, search) is None
+
+
+async def test_more_equals_than_were_looked_at_prove_nothing(
+    connection: Connection, database: Database, rng: np.random.Generator
+) -> None:
+    corpus = Corpus(rng, 300, spread_days=10)
+    corpus.vectors[:100] = corpus.vectors[0]
+    await store_and_index(connection, "ns", corpus)
+    search = search_for(corpus.vectors[0])
+    expected = await long_way(database, search)
+    assert [hit.doc_id for hit in expected.hits] == [f"d{n:05}" for n in range(K)]
+    assert await short_way(database, search) is None
+
+
+async def test_attempts_in_vain_become_rare(
+    connection: Connection, database: Database, rng: np.random.Generator
+) -> None:
+    corpus = Corpus(rng, 500, spread_days=400)
+    corpus.own = [DAY] * 500
+    await store_and_index(connection, "ns", corpus)
+    search = search_for(query_of(rng))
+    await long_way(database, search)
+    made = 0
+    for _ in range(64):
+        attempt = store.attempt(search, at=AT, tuning=TUNING)
+        if attempt:
+            made += 1
+            rows = await database.read_once(attempt.settings, attempt.statement, attempt.values)
+            assert store.proven(attempt, rows) is None
+    assert nearest.PATIENCE <= made <= nearest.PATIENCE + 64 // nearest.RETRY + 1
