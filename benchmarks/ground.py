@@ -85,16 +85,21 @@ def serving(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
-            for _ in range(300):
-                try:
-                    if client.get("/readyz").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    time.sleep(0.1)
-            yield client, process
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
+                for _ in range(300):
+                    try:
+                        if client.get("/readyz").status_code == 200:
+                            break
+                    except httpx.TransportError:
+                        time.sleep(0.1)
+                time.sleep(0.5)
+                if process.poll() is not None:
+                    sys.exit(f"the server ended at once; is port {port} taken?")
+                yield client, process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -46,10 +47,10 @@ HALF_LIVES = {
     "3 y": 3 * 365 * DAY,
     "10 y": 3_652 * DAY,
 }
-EXACT_EVERY = 5
+EXACT_EVERY = 10
 """The exact scan is slow and hardly varies: every so many queries."""
 
-FILTER_QUERIES = 40
+FILTER_QUERIES = 25
 
 WARM_UP = 20
 """Searches before the first that counts."""
@@ -145,8 +146,14 @@ def by_half_life(bench: Bench) -> list[HalfLife]:
     return [at_half_life(bench, similarity, name) for name in HALF_LIVES]
 
 
+def progress(what: str) -> None:
+    """The tables come at the end, which is far."""
+    print(f"{what}, load average {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+
+
 def at_half_life(bench: Bench, similarity: NDArray[np.float64], name: str) -> HalfLife:
     """Every query over HTTP, as bare statement, over-fetched, and some by exact scan, in turn."""
+    progress(f"{len(bench.rows):,} chunks at half-life {name}")
     half_life = HALF_LIVES[name]
     put_in_force(bench.url, half_life)
     at = datetime.now(UTC)
@@ -205,6 +212,7 @@ def by_filter(bench: Bench) -> list[Filtered]:
     for name in ("none", "1 y"):
         put_in_force(bench.url, HALF_LIVES[name])
         for share in SHARES:
+            progress(f"filters that keep {share:.1%} at half-life {name}")
             tag = share_tag(share)
             since = bench.rows.moments[-int(share * len(bench.rows)) - 1]
             tagged = np.array([tag in tags for tags in bench.rows.tags])

@@ -95,6 +95,7 @@ def explain(planner: psycopg.Connection[Any], statement: str, **more: Any) -> li
         "half_life": 86_400.0,
         "k": 10,
         "at": AT,
+        "trusted": 0.75,
         **more,
     }
     [[[plan]]] = planner.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values).fetchall()

@@ -1,8 +1,9 @@
 """The true k best under decay, at the speed of an HNSW index: probe and sweep.
 
     probe   the `ef` most similar chunks (HNSW) and the newest ones (btree), scored exactly
-    bound   an unseen chunk has a cosine of at most U, the lowest probed one plus epsilon; with kth
-            the k-th best score so far, one older than at - half_life * log2(U / kth) can't reach it
+    bound   an unseen chunk has a cosine of at most U, that of a far probed one plus epsilon; with
+            kth the k-th best score so far, an unseen chunk older than
+            at - half_life * log2(U / kth) can't reach it
     sweep   the chunks younger than that, newest first, in slices: each slice raises kth, which
             brings the cutoff nearer
     deepen  ask the index for more instead, where that is foretold to be cheaper: it lowers U
@@ -33,16 +34,20 @@ NO_HALF_LIFE = 32767
 
 
 class Tuning(msgspec.Struct, frozen=True):
-    """Sizes of the arms, and what a row costs in microseconds, as measured (docs/decay.md)."""
+    """Sizes of the arms, and what a row costs in microseconds, as measured (docs/decay.md).
+
+    `trusted` is the share of the similar arm, nearest first, beyond which chunks may be missing.
+    """
 
     ef: int | None = None
     ef_max: int = 1_000
     max_scan_tuples: int = 20_000
     newest: int = 200
     newest_read: int = 1_000
-    slice_rows: int = 2_000
+    slice_rows: int = 4_000
+    trusted: float = 0.75
     index_row: float = 13.0
-    swept_row: float = 1.3
+    swept_row: float = 0.5
     exact_row: float = 1.2
     statement: float = 300.0
 
@@ -97,7 +102,7 @@ class Probe(msgspec.Struct, frozen=True):
     """What the arms say besides rows; cosines of the similar arm are those of halfvec."""
 
     similar: int
-    last: float | None
+    bound: float | None
     median: float | None
     newest: int
     edge: datetime | None
@@ -111,8 +116,8 @@ def epsilon(vector: Embedding) -> float:
     |v - v'| <= 2^-11 |v| + 2^-25 sqrt(D) (the second term is that of subnormals), and |q - q'| is
     known. Both products are summed in float32, with an error of at most 1.01 D 2^-24 each.
     """
-    wide = vector.astype(np.float64)
-    query_error = float(np.linalg.norm(wide - vector.astype(np.float16).astype(np.float64)))
+    rounded_off = vector.astype(np.float64) - vector.astype(np.float16)
+    query_error = math.sqrt(rounded_off @ rounded_off)
     chunk_error = 2.0**-11 * (1 + 1e-5) + 2.0**-25 * math.sqrt(vector.size)
     summation = 2 * 1.01 * vector.size * 2.0**-24
     return (query_error * (1 + chunk_error) + chunk_error) * (1 + 1e-5) + summation + 1e-7
@@ -161,6 +166,7 @@ async def probe_and_sweep(
         "half_life": space.half_life_seconds,
         "k": k,
         "at": at,
+        "trusted": tuning.trusted,
     }
     best = Best(k, per_document=per_document)
     spread = await ages.of(connection, space.namespace)
@@ -182,12 +188,12 @@ async def probe_and_sweep(
     if probe.newest < newest or probe.edge is None:
         return best  # the newest arm has read everything there is
     slack = epsilon(vector)
-    lowest, wide = probe.last, tuning.slice_rows
+    bound, wide = probe.bound, tuning.slice_rows
     swept = dict.fromkeys(probe.classes, probe.edge.timestamp())
     while True:
-        if lowest is None or best.kth <= 0:
+        if bound is None or best.kth <= 0:
             return await _exact(connection, best, filters, values, matching)
-        upper = max(lowest + slack, 0.0)
+        upper = max(bound + slack, 0.0)
         if best.kth > upper:
             return best
         open_ranges = _open(swept, space, at, upper, best.kth)
@@ -196,7 +202,7 @@ async def probe_and_sweep(
         sweeping = _chunks(open_ranges, spread) * tuning.swept_row + tuning.statement
 
         deeper, ef_next, ef_deeper = math.inf, wanted, wanted
-        step = max((probe.median or 0) - (probe.last or 0), 1e-4)
+        step = max((probe.median or 0) - (probe.bound or 0), 1e-4)
         while probe.similar >= 0.9 * wanted and ef_next < tuning.ef_max:
             ef_next = min(int(ef_next * 1.5), tuning.ef_max)
             below = upper - step * math.log2(ef_next / wanted)
@@ -217,7 +223,7 @@ async def probe_and_sweep(
                 ";".join(index_search(wanted, filtered=filtered, tuning=tuning))
             )
             probe = await _probe(connection, best, space.dimension, filters, values, wanted, 0)
-            lowest = min(lowest, probe.last) if probe.last is not None else lowest
+            bound = min(bound, probe.bound) if probe.bound is not None else bound
             continue
         slices = [_newest_part(one, spread, wide) for one in open_ranges]
         best.scored += int(_chunks(slices, spread))
@@ -336,8 +342,10 @@ def probe_statement(dimension: int, filters: Filters, *, per_document: bool) -> 
     """Both arms in one statement; with newest = 0 the similar one alone.
 
     A filter is an output of the newest arm, not a condition, so that it reads no more than its
-    limit. The second column is the cosine of the row the index gave last, not the lowest: in
-    relaxed order the rows of an earlier batch may lie lower, and rows not yet given above those.
+    limit. The second column bounds the cosines of chunks not given. The row given last does, and
+    not the lowest: in relaxed order the rows of an earlier batch may lie lower, and rows not yet
+    given above those. A row before it does so more surely, for of the farthest of its candidates
+    an index misses most.
     """
     return f"""
         WITH near AS MATERIALIZED (
@@ -360,7 +368,14 @@ def probe_statement(dimension: int, filters: Filters, *, per_document: bool) -> 
         ),
         said AS (
             SELECT (SELECT count(*) FROM near),
-                   (SELECT half_cosine FROM near ORDER BY place DESC LIMIT 1),
+                   greatest(
+                       (SELECT half_cosine FROM near ORDER BY place DESC LIMIT 1),
+                       (
+                        SELECT percentile_disc(%(trusted)s)
+                               WITHIN GROUP (ORDER BY half_cosine DESC)
+                          FROM near
+                       )
+                   ),
                    (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY half_cosine) FROM near),
                    (SELECT count(*) FROM newest),
                    (SELECT min(ingested_at) FROM newest),
