@@ -19,7 +19,7 @@ from benchmarks.search_ground import (
     search_request,
     timed,
 )
-from benchmarks.searching_report import Crowd, Times, Upserts
+from benchmarks.searching_results import Crowd, Times, Upserts
 from benchmarks.sized import NAMESPACE
 from benchmarks.wire import Wire, hammer, in_threads, request
 

@@ -16,6 +16,7 @@ from pgvector.psycopg import register_vector
 from benchmarks import ground, sized
 from benchmarks.sized import NAMESPACE, Sized
 from benchmarks.wire import request
+from indexd import migrate
 from indexd.policy import Policies, Policy
 from indexd.store import policies
 from indexd.store.filters import Filters, parameters
@@ -101,6 +102,7 @@ def database(url: str, chunks: int) -> tuple[str, Sized, float, float]:
             "SELECT 1 FROM pg_database WHERE datname = %s", (name,)
         ).fetchone()
     if there:
+        migrate.upgrade(target)
         with psycopg.connect(target) as connection:
             [newest] = connection.execute(
                 "SELECT max(ingested_at) FROM indexd.chunks WHERE namespace = %s", (NAMESPACE,)

@@ -28,7 +28,7 @@ from benchmarks.search_ground import (
     timed,
     values_of,
 )
-from benchmarks.searching_report import AtSize, Filtered, HalfLife, Times
+from benchmarks.searching_results import AtSize, Filtered, HalfLife, Times
 from benchmarks.sized import SHARES, share_tag
 from benchmarks.wire import Wire
 from indexd.store.filters import Filters
@@ -111,6 +111,7 @@ def measure(url: str, chunks: int, port: int, queries: int, only: set[str]) -> A
             built=built,
             index_bytes=index_bytes(bare),
             versions=versions(bare),
+            queries=len(bench.queries),
             load_before=os.getloadavg()[0],
             half_lives=by_half_life(bench) if "decay" in only else [],
             filtered=by_filter(bench) if "filters" in only else [],

@@ -4,78 +4,12 @@ import os
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Self
 
 import msgspec
-import numpy as np
 
 from benchmarks.ground import print_table
-
-
-class Times(msgspec.Struct, frozen=True):
-    """Milliseconds."""
-
-    p50: float
-    p95: float
-
-    @classmethod
-    def of(cls, seconds: Sequence[float]) -> Self:
-        return cls(*(float(np.quantile(seconds, share)) * 1000 for share in (0.5, 0.95)))
-
-    def __str__(self) -> str:
-        return f"{self.p50:.1f} / {self.p95:.1f}"
-
-
-class HalfLife(msgspec.Struct, frozen=True):
-    """`scored` are chunks at p50; `bare` is the nearest k without any decay."""
-
-    name: str
-    recall: float
-    scored: float
-    http: Times
-    bare: Times
-    exact: Times
-    overfetch: Times
-    overfetch_recall: float
-
-
-class Filtered(msgspec.Struct, frozen=True):
-    kind: str
-    share: float
-    half_life: str
-    recall: float
-    http: Times
-    exact: Times
-
-
-class Crowd(msgspec.Struct, frozen=True):
-    """Requests per second, and the server process's CPU per request."""
-
-    http: float
-    bare: float
-    cpu_ms: float
-
-
-class Upserts(msgspec.Struct, frozen=True):
-    indexed: Times
-    empty: Times
-
-
-class AtSize(msgspec.Struct, frozen=True):
-    """All that was measured at one size; load averages are of one minute."""
-
-    chunks: int
-    ef: int
-    loaded: float
-    built: float
-    index_bytes: int
-    versions: str
-    load_before: float
-    half_lives: list[HalfLife]
-    filtered: list[Filtered]
-    crowd: Crowd | None
-    upserts: Upserts | None
-    load_after: float
+from benchmarks.searching_plot import plot
+from benchmarks.searching_results import AtSize, Crowd, Upserts
 
 
 def show(found: AtSize) -> str:
@@ -90,9 +24,13 @@ def show(found: AtSize) -> str:
         parts.append(print_table(f"{title}, eight clients at once", *crowd_table(found.crowd)))
     if found.upserts:
         parts.append(print_table(f"{title}, upsert of one document", *upsert_table(found.upserts)))
-    built = f"Built in {found.built:.0f} s" if found.built > 1 else "Built in an earlier run"
+    built = (
+        f"Index built in {found.built:.0f} s"
+        if found.built > 1
+        else "Index built in an earlier run"
+    )
     parts.append(
-        f"{built}, {found.index_bytes / 2**20:.0f} MB; ef {found.ef}. "
+        f"{found.queries} queries. {built}, {found.index_bytes / 2**20:.0f} MB; ef {found.ef}. "
         f"Load average {found.load_before:.1f} before, {found.load_after:.1f} after.\n"
     )
     print(parts[-1], flush=True)
@@ -164,34 +102,39 @@ def growth_table(found: Sequence[AtSize]) -> Table:
 
 
 def report(found: Sequence[AtSize], out: Path | None) -> None:
-    """Print what sizes have in common; write all of it into the folder, with a plot."""
-    growth = ""
-    if len(found) > 1 and all(one.half_lives for one in found):
-        growth = print_table("p50 in ms over HTTP, by size", *growth_table(found))
+    """Print what sizes have in common; write all of it into the folder, with a plot.
+
+    Sizes that an earlier run left in the folder are kept beside those of this one.
+    """
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
-    (out / "search-benchmark.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    kept = out / "search-benchmark.json"
+    sizes = {one.chunks: one for one in (*_earlier(kept), *found)}
+    every = [sizes[chunks] for chunks in sorted(sizes)]
+    kept.write_bytes(msgspec.json.format(msgspec.json.encode(every)))
+    compared = [one for one in every if one.half_lives]
+    growth = print_table("p50 in ms over HTTP, by size", *growth_table(compared))
     head = (
         f"# Search: measured\n\n"
         f"Written by `make bench` on {date.today():%Y-%m-%d}: {os.cpu_count()} cores, "  # noqa: DTZ011 (a day is enough)
-        f"{found[0].versions}. What the methods are is told in [decay.md](decay.md).\n\n"
+        f"{every[0].versions}. What the method is, [decay.md](decay.md) tells.\n\n"
         "![p50 and p95, recall, and growth](search-benchmark.png)\n"
     )
-    parts = [head, *NOTES, growth, *(show(one) for one in reversed(found))]
-    (out / "search-benchmark.md").write_text("\n".join(part for part in parts if part))
-    if all(one.half_lives for one in found):
-        from benchmarks.searching_plot import plot
-
-        plot(found, out / "search-benchmark.png")
+    parts = [head, NOTES, growth, *(show(one) for one in reversed(every))]
+    (out / "search-benchmark.md").write_text("\n".join(parts))
+    plot(compared, out / "search-benchmark.png")
 
 
-NOTES = (
-    """\
+def _earlier(file: Path) -> list[AtSize]:
+    return msgspec.json.decode(file.read_bytes(), type=list[AtSize]) if file.exists() else []
+
+
+NOTES = """\
 The corpus is 40,000 commit messages of 2005 to 2026 with vectors of 384 dimensions; larger ones
 are made of jittered copies (cosine to the origin about 0.92, moved by up to 30 days, seeded),
-loaded by COPY in time order as a real corpus arrives. k is 10, 200 queries. Recall is against
-numpy's brute force in float64, ties aside.
+loaded by COPY in time order as a real corpus arrives. k is 10. Recall is against numpy's brute
+force in float64, ties aside.
 
 - **p50 / p95** is over HTTP, from one client on a kept-alive socket, against an `indexd serve`
   process; the other columns are statements in psycopg, in turn with it.
@@ -201,5 +144,4 @@ numpy's brute force in float64, ties aside.
 - The eight clients are one thread over raw sockets with bodies encoded beforehand, and for the
   bare statement eight psycopg threads, each in a process of its own; clients, server and
   PostgreSQL share the cores.
-""",
-)
+"""

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from benchmarks.ground import corpus, embeddings
 from indexd import keeper
 from indexd.settings import Settings
-from indexd.store.upsert import CHUNK_COLUMNS
+from indexd.store.versions import CHUNK_COLUMNS
 from indexd.vectors import normalised
 
 SEED = 20260820

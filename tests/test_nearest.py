@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from indexd.db import Connection, Database
-from indexd.policy import Policies, Policy
+from indexd.policy import Policies, Policy, Semantic
 from indexd.settings import Settings
 from indexd.store import nearest, policies
 from indexd.store import search as store
@@ -99,19 +99,20 @@ async def test_filters_and_words_take_the_long_way(
         "DROP INDEX indexd.hnsw_{prefix}_6",
         "UPDATE indexd.namespaces SET documents = 0",
         "UPDATE indexd.namespaces SET dimension = 7",
-        None,
+        Policy(30 * DAY),
+        Policy(semantic=Semantic(min_score=0.5)),
     ],
 )
 async def test_what_no_longer_holds_proves_nothing(
-    connection: Connection, database: Database, rng: np.random.Generator, change: str | None
+    connection: Connection, database: Database, rng: np.random.Generator, change: str | Policy
 ) -> None:
     await store_and_index(connection, "ns", Corpus(rng, 300, spread_days=10))
     search = search_for(query_of(rng))
     await long_way(database, search)
     assert await short_way(database, search)
-    if change is None:
+    if isinstance(change, Policy):
         async with connection.transaction():
-            await policies.apply(connection, Policies(Policy(30 * DAY), {}, "changed"))
+            await policies.apply(connection, Policies(change, {}, "changed"))
     else:
         cursor = await connection.execute(
             "SELECT split_part(relname, '_', 2) FROM pg_class WHERE relname ~ '^hnsw_'"
@@ -119,6 +120,9 @@ async def test_what_no_longer_holds_proves_nothing(
         [prefix] = await cursor.fetchone() or ("",)
         await connection.execute(change.format(prefix=prefix))
     assert await short_way(database, search) is None
+    if isinstance(change, Policy):
+        await long_way(database, search)
+        assert store.attempt(search, at=AT, tuning=TUNING) is None
 
 
 async def test_a_half_life_of_its_own_among_the_nearest_proves_nothing(
