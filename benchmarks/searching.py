@@ -32,9 +32,8 @@ from benchmarks.searching_results import AtSize, Filtered, HalfLife, Times
 from benchmarks.sized import SHARES, share_tag
 from benchmarks.wire import Wire
 from indexd.store.filters import Filters
-from indexd.store.hits import best_statement
+from indexd.store.hits import best_statement, exact
 from indexd.store.probe_sweep import Tuning
-from indexd.store.search import exact
 from indexd.vectors import normalised
 
 DAY = 86_400.0

@@ -23,8 +23,7 @@ from psycopg.types.json import Jsonb
 from benchmarks import ground
 from benchmarks.ground import JSON, corpus, embeddings, quantile_ms, queries, seconds
 from indexd.store.filters import Filters, parameters
-from indexd.store.hits import best_statement
-from indexd.store.search import exact
+from indexd.store.hits import best_statement, exact
 from indexd.store.versions import CHUNK_COLUMNS
 from indexd.vectors import normalised
 

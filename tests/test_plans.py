@@ -11,13 +11,11 @@ from pgvector.psycopg import register_vector
 from pytest_postgresql.executors.noop import NoopExecutor
 
 from indexd.keeper import keep_once
+from indexd.store.attempts import nearest_statement, scan_statement
 from indexd.store.filters import Filters, parameters
-from indexd.store.hits import best_statement
 from indexd.store.indexes import Rules, index_name
 from indexd.store.namespaces import facts_values
-from indexd.store.nearest import nearest_statement
 from indexd.store.probe_sweep import NO_HALF_LIFE, Tuning, probe_statement, sweep_statement
-from indexd.store.search import exact
 from tests.conftest import _url
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
@@ -185,7 +183,7 @@ def test_the_sweep_reads_its_slice_of_its_class(planner: Any) -> None:
     ],
 )
 def test_a_rare_filter_goes_by_its_own_index(planner: Any, filters: Filters, index: str) -> None:
-    plan = explain(planner, best_statement(exact(filters)), filters=filters)
+    plan = explain(planner, scan_statement(DIMENSION, filters), filters=filters)
     assert index in indexes_of(plan)
     assert not reads(plan)
 

@@ -1,5 +1,6 @@
 """Scoring candidates and answering the best of them, whichever way they were found."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -7,6 +8,7 @@ import msgspec
 
 from indexd.db import Connection
 from indexd.store.documents import SourceRef
+from indexd.store.filters import Filters, matches
 
 
 class Hit(msgspec.Struct, frozen=True):
@@ -44,24 +46,37 @@ async def best(
     cursor = await connection.execute(
         best_statement(candidates, words=words, per_document=per_document), values
     )
-    return [
-        Hit(
-            doc_id=row[0],
-            chunk_id=row[1],
-            score=row[2],
-            similarity=row[3],
-            decay=row[4],
-            age_seconds=row[5],
-            half_life_seconds=row[6],
-            text=row[7],
-            meta=row[8],
-            tags=row[9],
-            ingested_at=row[10],
-            words=row[11],
-            source_ref=SourceRef(*row[12:]) if row[12] is not None else None,
-        )
-        for row in await cursor.fetchall()
-    ]
+    return [hit_from(row) for row in await cursor.fetchall()]
+
+
+def hit_from(row: Sequence[Any]) -> Hit:
+    """From a row of `best_statement`."""
+    return Hit(
+        doc_id=row[0],
+        chunk_id=row[1],
+        score=row[2],
+        similarity=row[3],
+        decay=row[4],
+        age_seconds=row[5],
+        half_life_seconds=row[6],
+        text=row[7],
+        meta=row[8],
+        tags=row[9],
+        ingested_at=row[10],
+        words=row[11],
+        source_ref=SourceRef(*row[12:]) if row[12] is not None else None,
+    )
+
+
+def exact(filters: Filters) -> str:
+    """The candidates of a scan: everything that matches, and its cosine."""
+    return f"""
+        SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
+               -(embedding <#> %(vector)s) AS similarity
+          FROM indexd.chunks
+         WHERE namespace = %(namespace)s
+           AND {matches(filters)}
+    """
 
 
 def top(scored: str, columns: str = "*", *, per_document: bool = False) -> str:

@@ -158,8 +158,11 @@ async def probe_and_sweep(
     at: datetime,
     tuning: Tuning,
     per_document: bool = False,
-) -> Best:
-    """The k best of an indexed namespace: their keys, and how many rows were scored."""
+) -> Best | float:
+    """The k best of an indexed namespace: their keys, and how many rows were scored.
+
+    Or how many chunks match, about: so few that it is cheaper to scan them, which is not done.
+    """
     values = parameters(filters) | {
         "namespace": space.namespace,
         "vector": vector,
@@ -169,19 +172,19 @@ async def probe_and_sweep(
         "trusted": tuning.trusted,
     }
     best = Best(k, per_document=per_document)
-    spread = await ages.of(connection, space.namespace)
     filtered = filters != Filters()
     matching = float(space.chunks)
     ef = tuning.first_ef(space.chunks)
     wanted = ef
     if filtered:
         matching = min(await _estimate(connection, space, filters, values), matching)
-        wanted = max(64, 2 * k)
+        wanted = _wanted(k)
     # With a filter, a similar chunk that matches costs as many of the index as do not.
     similar_row = tuning.index_row * space.chunks / max(matching, 1)
-    if filtered and matching * tuning.exact_row <= wanted * similar_row:
-        return await _exact(connection, best, filters, values, matching)
+    if filtered and _are_few(matching, space, k, tuning):
+        return matching
 
+    spread = await ages.of(connection, space.namespace)
     await connection.execute(";".join(index_search(ef, filtered=filtered, tuning=tuning)))
     newest = tuning.newest_read if filtered else tuning.newest
     probe = await _probe(connection, best, space.dimension, filters, values, wanted, newest)
@@ -280,6 +283,29 @@ def index_search(ef: int, *, filtered: bool, tuning: Tuning) -> list[str]:
     return settings
 
 
+def _wanted(k: int) -> int:
+    """Rows of the similar arm under a filter."""
+    return max(64, 2 * k)
+
+
+def _are_few(matching: float, space: Facts, k: int, tuning: Tuning) -> bool:
+    """So few match that scanning them costs less than the similar arm."""
+    similar_arm = _wanted(k) * tuning.index_row * space.chunks / max(matching, 1)
+    return matching * tuning.exact_row <= similar_arm
+
+
+def few(space: Facts, filters: Filters, k: int, tuning: Tuning) -> float | None:
+    """How many match, about, if they are few; None also where nobody estimated it lately."""
+    chunks, known = _estimates.get(_filter_key(space, filters), (0, 0.0))
+    if abs(space.chunks - chunks) > 0.1 * chunks or not _are_few(known, space, k, tuning):
+        return None
+    return known
+
+
+def _filter_key(space: Facts, filters: Filters) -> tuple[str, bytes]:
+    return space.namespace, msgspec.json.encode(filters, order="sorted")
+
+
 _estimates: dict[tuple[str, bytes], tuple[int, float]] = {}
 _KEPT = 1_000
 
@@ -288,7 +314,7 @@ async def _estimate(
     connection: Connection, space: Facts, filters: Filters, values: dict[str, Any]
 ) -> float:
     """About how many chunks match: the planner's word, kept while the namespace stays as large."""
-    key = (space.namespace, msgspec.json.encode(filters, order="sorted"))
+    key = _filter_key(space, filters)
     chunks, known = _estimates.get(key, (0, 0.0))
     if abs(space.chunks - chunks) <= 0.1 * chunks:
         return known

@@ -8,9 +8,10 @@ import msgspec
 
 from indexd import vectors
 from indexd.db import Connection
-from indexd.store import lexical, nearest
-from indexd.store.filters import Filters, matches, parameters
-from indexd.store.hits import Hit, best
+from indexd.store import attempts, lexical
+from indexd.store.attempts import Attempt
+from indexd.store.filters import Filters, parameters
+from indexd.store.hits import Hit, best, exact
 from indexd.store.namespaces import Facts, facts
 from indexd.store.probe_sweep import Tuning, probe_and_sweep
 from indexd.store.relevance import with_marks
@@ -37,17 +38,19 @@ class Found(msgspec.Struct, frozen=True):
     scored: int
 
 
-def attempt(search: Search, *, at: datetime, tuning: Tuning) -> nearest.Attempt | None:
+def attempt(search: Search, *, at: datetime, tuning: Tuning) -> Attempt | None:
     """How to try this search in one statement, where that may do."""
-    if search.vector is None or search.filters != Filters():
+    if search.vector is None:
         return None
-    return nearest.attempt(search.namespace, search.vector, k=search.k, at=at, tuning=tuning)
+    return attempts.attempt(
+        search.namespace, search.vector, k=search.k, filters=search.filters, at=at, tuning=tuning
+    )
 
 
-def proven(attempt: nearest.Attempt, rows: Sequence[tuple[Any, ...]]) -> Found | None:
+def proven(attempt: Attempt, rows: Sequence[tuple[Any, ...]]) -> Found | None:
     """What the attempt found, if that is the answer."""
-    hits = nearest.proven(attempt, rows)
-    return None if hits is None else Found(hits, int(attempt.values["wanted"]))
+    hits = attempts.proven(attempt, rows)
+    return None if hits is None else Found(hits, attempt.scored)
 
 
 async def search(connection: Connection, search: Search, *, at: datetime, tuning: Tuning) -> Found:
@@ -65,6 +68,7 @@ async def search(connection: Connection, search: Search, *, at: datetime, tuning
         return Found([], 0)
     if space.dimension != search.vector.size:
         raise vectors.mismatch("query", space.dimension, search.vector.size)
+    attempts.remember(space)
     found = await by_vector(
         connection, space, search.vector, k=search.k, filters=search.filters, at=at, tuning=tuning
     )
@@ -101,8 +105,6 @@ async def by_vector(
     if not space.indexed:
         found = await best(connection, exact(filters), values, per_document=per_document)
         return Found(found, space.chunks)
-    if space.half_life_seconds is None and not space.semantic:
-        nearest.remember(space)
     keys = await probe_and_sweep(
         connection,
         space,
@@ -113,6 +115,9 @@ async def by_vector(
         tuning=tuning,
         per_document=per_document,
     )
+    if isinstance(keys, float):
+        found = await best(connection, exact(filters), values, per_document=per_document)
+        return Found(found, int(keys))
     chosen = keys.keys()
     found = await best(
         connection,
@@ -124,17 +129,6 @@ async def by_vector(
         },
     )
     return Found(found, keys.scored)
-
-
-def exact(filters: Filters) -> str:
-    """Everything that matches, and its cosine."""
-    return f"""
-        SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
-               -(embedding <#> %(vector)s) AS similarity
-          FROM indexd.chunks
-         WHERE namespace = %(namespace)s
-           AND {matches(filters)}
-    """
 
 
 _CHOSEN = """

@@ -1,16 +1,19 @@
-"""A search without decay in one statement: only what it proves is an answer."""
+"""A search in one statement: only what it proves, under what still holds, is an answer."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import msgspec
 import numpy as np
 import pytest
 
 from indexd.db import Connection, Database
+from indexd.errors import DimensionMismatch
 from indexd.policy import Policies, Policy, Semantic
 from indexd.settings import Settings
-from indexd.store import nearest, policies
+from indexd.store import attempts, policies, upsert
 from indexd.store import search as store
+from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
 from indexd.store.probe_sweep import Tuning
 from indexd.store.search import Search
@@ -25,8 +28,8 @@ TUNING = Tuning(ef=200)
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> None:
-    nearest._seen.clear()
-    nearest._vain.clear()
+    attempts._seen.clear()
+    attempts._vain.clear()
 
 
 @pytest.fixture
@@ -79,18 +82,84 @@ async def test_nothing_is_attempted_before_the_namespace_was_seen(
     assert store.attempt(search_for(query_of(rng)), at=AT, tuning=TUNING) is None
 
 
-async def test_filters_and_words_take_the_long_way(
+async def test_words_take_the_long_way(
     connection: Connection, database: Database, rng: np.random.Generator
 ) -> None:
     await store_and_index(connection, "ns", Corpus(rng, 300, spread_days=10))
     plain = search_for(query_of(rng))
     await long_way(database, plain)
     assert store.attempt(plain, at=AT, tuning=TUNING)
-    for search in (
-        msgspec.structs.replace(plain, filters=Filters(tags=["t1"])),
-        msgspec.structs.replace(plain, vector=None, mode="lexical", text="word"),
-    ):
-        assert store.attempt(search, at=AT, tuning=TUNING) is None
+    words = msgspec.structs.replace(plain, vector=None, mode="lexical", text="word")
+    assert store.attempt(words, at=AT, tuning=TUNING) is None
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        Filters(tags=["t1"]),
+        Filters(doc_id=["d00001", "d00002"]),
+        Filters(meta={}),
+        Filters(ingested_after=AT - timedelta(days=3), ingested_before=AT),
+        Filters(source_path=["none/such"], source_ref_origin=["none"]),
+    ],
+)
+@pytest.mark.parametrize("half_life", [None, DAY])
+async def test_a_rare_filter_is_scanned_in_one_statement(
+    connection: Connection,
+    database: Database,
+    rng: np.random.Generator,
+    filters: Filters,
+    half_life: float | None,
+) -> None:
+    corpus = Corpus(rng, 300, spread_days=10)
+    corpus.own = [None, 3600.0, 1e12] * 100
+    await store_and_index(connection, "ns", corpus)
+    async with connection.transaction():
+        await policies.apply(connection, Policies(Policy(half_life), {}, "test"))
+    search = msgspec.structs.replace(search_for(query_of(rng)), filters=filters)
+    expected = await long_way(database, search)
+    found = await short_way(database, search)
+    assert found is not None
+    assert msgspec.to_builtins(found.hits) == msgspec.to_builtins(expected.hits)
+
+
+async def test_a_small_namespace_is_scanned_in_one_statement(
+    connection: Connection, database: Database, rng: np.random.Generator
+) -> None:
+    corpus = Corpus(rng, 200, spread_days=10)
+    corpus.own = [None, 3600.0] * 100
+    async with connection.transaction():
+        await upsert.upsert_many(connection, corpus.documents("ns"), at=AT)
+    for _ in range(5):
+        search = search_for(query_of(rng))
+        expected = await long_way(database, search)
+        found = await short_way(database, search)
+        assert found is not None
+        assert found.scored == 200
+        assert msgspec.to_builtins(found.hits) == msgspec.to_builtins(expected.hits)
+
+
+async def test_a_namespace_that_took_another_dimension_is_not_read(
+    connection: Connection, database: Database, rng: np.random.Generator
+) -> None:
+    """Vectors of two dimensions can't be compared: that would be an error of the database."""
+    corpus = Corpus(rng, 20, spread_days=10)
+    async with connection.transaction():
+        await upsert.upsert_many(connection, corpus.documents("ns"), at=AT)
+    search = search_for(query_of(rng))
+    await long_way(database, search)
+    attempt = store.attempt(search, at=AT, tuning=TUNING)
+    assert attempt is not None
+    await connection.execute("DELETE FROM indexd.chunks")
+    await connection.execute("DELETE FROM indexd.documents")
+    await connection.execute("UPDATE indexd.namespaces SET documents = 0, chunks = 0")
+    chunk = Chunk("c", "", {}, (), None, normalised(np.ones(DIMENSION + 1, np.float32)))
+    async with connection.transaction():
+        await upsert.upsert_many(connection, [Document("ns", "a", (chunk,), {})], at=AT)
+    rows = await database.read_once(attempt.settings, attempt.statement, attempt.values)
+    assert store.proven(attempt, rows) is None
+    with pytest.raises(DimensionMismatch):
+        await long_way(database, search)
 
 
 @pytest.mark.parametrize(
@@ -163,4 +232,4 @@ async def test_attempts_in_vain_become_rare(
             made += 1
             rows = await database.read_once(attempt.settings, attempt.statement, attempt.values)
             assert store.proven(attempt, rows) is None
-    assert nearest.PATIENCE <= made <= nearest.PATIENCE + 64 // nearest.RETRY + 1
+    assert attempts.PATIENCE <= made <= attempts.PATIENCE + 64 // attempts.RETRY + 1
