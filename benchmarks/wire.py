@@ -12,6 +12,9 @@ from itertools import cycle, islice
 
 import msgspec
 
+SERVER_WAITS = 5.0
+"""Seconds after which uvicorn closes a connection that nothing came over."""
+
 
 def request(path: str, body: object) -> bytes:
     content = msgspec.json.encode(body)
@@ -26,15 +29,23 @@ class Wire:
     """One connection that is kept alive."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port))
+        self._port = port
+        self._connect()
+
+    def _connect(self) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", self._port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._came = b""
+        self._last = time.monotonic()
 
     def ask(self, sent: bytes) -> bytes:
         """Send, and wait for the body of the answer."""
+        if time.monotonic() - self._last > SERVER_WAITS - 2:
+            self._connect()
         self.socket.sendall(sent)
         while (answer := self.take()) is None:
             pass
+        self._last = time.monotonic()
         return answer
 
     def take(self) -> bytes | None:
