@@ -30,6 +30,7 @@ push-index: $(READY) ## Push .gewebe/embeddings.parquet to a running service
 
 bench: $(READY) ## Measure, print tables, and write those of search into docs/ (half an hour)
 	$(VENV)/bin/python -m benchmarks writing
+	$(VENV)/bin/python -m benchmarks forgetting
 	$(VENV)/bin/python -m benchmarks search --out docs
 
 lock: $(READY) ## Resolve the dependencies anew

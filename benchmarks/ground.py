@@ -95,7 +95,7 @@ def serving(
                         time.sleep(0.1)
                 time.sleep(0.5)
                 if process.poll() is not None:
-                    sys.exit(f"the server ended at once; is port {port} taken?")
+                    sys.exit("the server ended at once; run it by hand to see why")
                 yield client, process
         finally:
             process.send_signal(signal.SIGTERM)

@@ -61,7 +61,6 @@ def run(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--out", type=Path, help="folder for search-benchmark.md and .png")
     parser.add_argument("--kept", type=Path, help="folder that keeps the databases for next time")
     parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--port", type=int, default=18_201)
     parser.add_argument("--only", default="decay,filters,crowd,upserts")
     given = parser.parse_args(arguments)
     sizes = [int(chunks) for chunks in given.chunks.split(",")]
@@ -74,25 +73,25 @@ def run(arguments: Sequence[str] = ()) -> None:
     }
     with ground.postgres(given.kept) as url:
         found = [
-            measure(url, size, given.port, given.queries, {what for s, what in only if s == size})
+            measure(url, size, given.queries, {what for s, what in only if s == size})
             for size in sizes
         ]
     searching_report.report(found, given.out)
 
 
-def measure(url: str, chunks: int, port: int, queries: int, only: set[str]) -> AtSize:
+def measure(url: str, chunks: int, queries: int, only: set[str]) -> AtSize:
     """All that is asked for at one size, on a database of its own."""
     target, rows, loaded, built = database(url, chunks)
     ef = Tuning().first_ef(chunks)
     with (
-        ground.serving(target, port) as (client, server),
+        ground.serving(target) as (client, server),
         connected(target, ef) as bare,
         connected(target, ef) as planned,
     ):
         planned.execute("SET plan_cache_mode = force_custom_plan")
         bench = Bench(
             url=target,
-            port=port,
+            port=client.base_url.port or 0,
             client=client,
             server=server.pid,
             bare=bare,

@@ -74,7 +74,7 @@ async def planner(server: NoopExecutor) -> Any:
                     {"namespace": namespace, "dimension": DIMENSION, "chunks": CHUNKS, "at": AT},
                 )
             await keeper.execute("ANALYZE indexd.namespaces, indexd.documents")
-            await keep_once(keeper, Rules(CHUNKS, 1, 8, 32))
+            await keep_once(keeper, Rules(CHUNKS, 1, 0.2, 8, 32))
         with psycopg.connect(_url(*where, "plans"), autocommit=True) as opened:
             register_vector(opened)
             opened.execute("SET plan_cache_mode = force_custom_plan")
