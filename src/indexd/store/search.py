@@ -36,10 +36,11 @@ class Search(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """The answer, and how many chunks were scored for it."""
+    """The answer, how many chunks were scored for it, and what was left out: index, sweep."""
 
     hits: list[Hit]
     scored: int
+    degraded: list[str] = []
 
 
 async def search(connection: Connection, search: Search, *, at: datetime, tuning: Tuning) -> Found:
@@ -97,7 +98,7 @@ async def by_vector(
         nearest = await _nearest(connection, space, values, k=2 * k, tuning=tuning)
         lowest = min((hit.similarity for hit in nearest), default=1.0)
         if len(nearest) > k and nearest[k - 1].score > max(lowest + 2 * epsilon(vector), 0.0):
-            return Found(nearest[:k], len(nearest))
+            return Found(nearest[:k], len(nearest), tuning.reduced)
     keys = await probe_and_sweep(
         connection,
         space,
@@ -118,7 +119,7 @@ async def by_vector(
             "chosen_ordinals": [key.ordinal for key in chosen],
         },
     )
-    return Found(found, keys.scored)
+    return Found(found, keys.scored, [*tuning.reduced, *(["sweep"] if keys.cut else [])])
 
 
 async def _nearest(
