@@ -2,9 +2,14 @@
 
 import sys
 
-from benchmarks import forgetting, writing
+from benchmarks import auth, forgetting, overload, writing
 
-ALL = {"writing": writing.run, "forgetting": forgetting.run}
+ALL = {
+    "writing": writing.run,
+    "forgetting": forgetting.run,
+    "auth": auth.run,
+    "overload": overload.run,
+}
 
 for name in sys.argv[1:] or ALL:
     ALL[name]()
