@@ -29,6 +29,7 @@ BODIES: dict[str, Any] = {
     "/index/delete": {"doc_id": "a", "namespace": "notes"},
     "/index/search": {"namespace": "notes", "embedding": [1, 0]},
     "/index/decay/preview": {"namespace": "notes"},
+    "/index/related": {"namespace": "notes", "doc_id": "a"},
 }
 
 MakeKey = Callable[..., Any]
@@ -227,12 +228,14 @@ async def test_a_key_of_one_namespace_sees_and_touches_no_other(
             answers.append((answer.status_code, _without(shown, "latency_ms", "at")))
         return answers[0], answers[1]
 
-    for path, body in {
+    bodies: dict[str, dict[str, Any]] = {
         "/index/search": {"embedding": [1, 0]},
         "/index/decay/preview": {},
+        "/index/related": {"doc_id": "a"},
         "/index/upsert": document("b", [1, 0]),
         "/index/delete": {"doc_id": "a"},
-    }.items():
+    }
+    for path, body in bodies.items():
         hidden, unknown = await both("POST", path, body)
         assert hidden == unknown, path
         assert hidden[0] in (200, 403, 404), path

@@ -122,7 +122,7 @@ async def _inside(connection: Connection, settings: Settings) -> AsyncIterator[C
 
 async def _indexes(connection: Connection, settings: Settings) -> Check:
     namespaces = await indexes.look(connection)
-    states = list(indexes.states(namespaces, keeper.rules(settings)).values())
+    states = [one.state for one in indexes.serving(namespaces, keeper.rules(settings)).values()]
     broken = [
         index.name
         for one in namespaces
