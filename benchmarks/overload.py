@@ -39,6 +39,7 @@ class Wire:
 
     async def post(self, body: bytes) -> int:
         """The status; 0 where the connection broke."""
+        kept = bool(self._free)
         try:
             reader, writer = (
                 self._free.pop()
@@ -53,7 +54,8 @@ class Wire:
             length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
             await reader.readexactly(length)
         except (OSError, asyncio.IncompleteReadError):
-            return 0
+            # The server closes connections that were not used for a while.
+            return await self.post(body) if kept else 0
         if b"connection: close" in head:
             writer.close()
         else:

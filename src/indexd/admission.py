@@ -52,6 +52,17 @@ class Admission:
     def waiting(self) -> int:
         return len(self._queue)
 
+    def refuse_early(self) -> bool:
+        """Whether one more would be refused now; then it is counted as if it had asked.
+
+        Asked before a request is read, so that refusing costs next to nothing.
+        """
+        if self.busy < self._size or len(self._queue) < self._limit(self._clock()):
+            return False
+        self._refused_at = self._clock()
+        self._refused("queue")
+        return True
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Raises Overloaded if it can't be had in time."""

@@ -7,8 +7,9 @@ from datetime import datetime
 from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
+from psycopg import AsyncCursor
 
-from indexd import __version__, keeper, policy, pulse
+from indexd import __version__, keeper, policy, pulse, tracing
 from indexd.access import OPEN
 from indexd.api import (
     auth,
@@ -47,7 +48,9 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
     admission = admission_of(
         settings, metrics.pool_wait.observe, lambda why: metrics.rejected.labels(why).inc()
     )
-    database = Database(url, settings, admission)
+    spans = tracing.tracer() if settings.tracing == "on" else None
+    cursor = tracing.traced_cursor(spans[0]) if spans else AsyncCursor
+    database = Database(url, settings, admission, cursor)
     budget = Budget(settings.budget_ms / 1000, degrade=settings.budget_degrade == "on")
     exposures = Exposures(metrics, settings.relevance_limit)
     service = Service(settings, database, metrics, tuning, budget, exposures, now)
@@ -66,6 +69,8 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
                 await database.write(lambda connection: policies.apply(connection, wanted))
             async with exposures.flushed(database, now, settings.relevance_flush_seconds):
                 yield
+        if spans is not None:
+            spans[1].shutdown()
 
     return Litestar(
         route_handlers=[
@@ -95,13 +100,19 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
         guards=[auth.guard(settings, keyring, metrics)],
         exception_handlers={Exception: problems.answer},
         lifespan=[lifespan],
-        middleware=[RequestLog(metrics), InFlight(settings.max_requests, metrics)],
+        middleware=[
+            *([tracing.RequestSpans(spans[0])] if spans else []),
+            RequestLog(metrics),
+            InFlight(settings.max_requests, admission, metrics),
+        ],
         openapi_config=OpenAPIConfig(
             title="indexd",
             version=__version__,
             description="A long-term memory for agents and tools that forgets on purpose.",
             render_plugins=[PlainPage()],
-            openapi_router=Router("/schema", route_handlers=[], opt=auth.scope(OPEN)),
+            openapi_router=Router(
+                "/schema", route_handlers=[], opt=auth.scope(OPEN), include_in_schema=False
+            ),
         ),
         request_max_body_size=settings.max_body_bytes,
         logging_config=None,

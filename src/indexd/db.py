@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 import msgspec
 import psycopg
 from pgvector.psycopg import register_vector_async
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -36,7 +36,13 @@ ATTEMPTS = 8
 class Database:
     """The pool; open inside of `async with`."""
 
-    def __init__(self, url: str, settings: Settings, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        admission: Admission | None = None,
+        cursor: type[AsyncCursor[TupleRow]] = AsyncCursor,
+    ) -> None:
         self.admission = admission or admission_of(settings)
         self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             libpq_url(url),
@@ -52,6 +58,7 @@ class Database:
             name="indexd",
             kwargs={
                 "autocommit": True,
+                "cursor_factory": cursor,
                 "application_name": "indexd",
                 "connect_timeout": 5,
                 "options": f"-c statement_timeout={int(settings.statement_timeout_seconds * 1000)}"

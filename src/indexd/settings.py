@@ -141,6 +141,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics_namespaces: Annotated[
         Positive, Meta(description="Namespaces with metrics of their own; the rest is `_other`")
     ] = 100
+    tracing: Annotated[
+        Literal["off", "on"],
+        Meta(description="Whether OpenTelemetry spans are exported; needs the extra `otel`"),
+    ] = "off"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least level logged")
     ] = "info"

@@ -26,9 +26,12 @@ LONGEST = 512
 """Characters of a key that is looked at."""
 
 
-def scope(needed: str, *, open_if: str = "") -> dict[str, str]:
-    """The `opt` of a handler; `open_if` is a setting that opens the route to everyone."""
-    return {"scope": needed, "open_if": open_if}
+def scope(needed: str, *, open_if: str = "", urgent: bool = False) -> dict[str, Any]:
+    """The `opt` of a handler; `open_if` is a setting that opens the route to everyone.
+
+    An urgent one is answered under any load.
+    """
+    return {"scope": needed, "open_if": open_if, "urgent": urgent}
 
 
 def scope_of(handler: BaseRouteHandler) -> str:

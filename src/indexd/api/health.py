@@ -41,7 +41,7 @@ async def readyz(service: NamedDependency[Service]) -> Response[str]:
 
 @get(
     "/metrics",
-    opt=scope("read", open_if="metrics_public"),
+    opt=scope("read", open_if="metrics_public", urgent=True),
     operation_id="Metrics",
     media_type=CONTENT_TYPE,
 )
