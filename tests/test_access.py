@@ -29,6 +29,7 @@ BODIES: dict[str, Any] = {
     "/index/delete": {"doc_id": "a", "namespace": "notes"},
     "/index/search": {"namespace": "notes", "embedding": [1, 0]},
     "/index/decay/preview": {"namespace": "notes"},
+    "/index/feedback": {"namespace": "notes", "doc_id": "a", "useful": True},
     "/index/related": {"namespace": "notes", "doc_id": "a"},
 }
 
@@ -234,11 +235,23 @@ async def test_a_key_of_one_namespace_sees_and_touches_no_other(
         "/index/related": {"doc_id": "a"},
         "/index/upsert": document("b", [1, 0]),
         "/index/delete": {"doc_id": "a"},
+        "/index/retention/preview": {"policy": {"max_age_seconds": 1}},
+        "/index/feedback": {"doc_id": "a", "useful": False},
     }
     for path, body in bodies.items():
         hidden, unknown = await both("POST", path, body)
         assert hidden == unknown, path
         assert hidden[0] in (200, 403, 404), path
+    for path in ("/index/document", "/index/lifecycle", "/index/irrelevant"):
+        hidden, unknown = [
+            (answer.status_code, answer.text.replace(namespace, "?"))
+            for namespace in ("other", "never")
+            for answer in [
+                await locked.get(path, params={"namespace": namespace, "doc_id": "a"}, headers=mine)
+            ]
+        ]
+        assert hidden == unknown, path
+        assert hidden[0] in (200, 404), path
     found = await locked.post(
         "/index/search", json={"namespace": "other", "query": "word"}, headers=mine
     )
@@ -263,7 +276,11 @@ async def test_a_key_of_one_namespace_sees_and_touches_no_other(
     stats = (await locked.get("/index/stats", headers=mine)).json()
     assert stats["namespaces"] == {"mine": 1}
     assert (stats["total_documents"], stats["total_chunks"]) == (1, 1)
-    for path in ("/index/stats", "/metrics", "/index/retention"):
+    previewed = await locked.post("/index/retention/preview", json={}, headers=mine)
+    assert list(previewed.json()["namespaces"]) == ["mine"]
+    events = (await locked.get("/index/audit", headers=mine)).json()["events"]
+    assert [(event["namespace"], event["actor"]) for event in events] == [("mine", "mine")]
+    for path in ("/index/stats", "/metrics", "/index/retention", "/index/audit"):
         assert "other" not in (await locked.get(path, headers=mine)).text, path
     metrics = (await locked.get("/metrics", headers=mine)).text
     assert 'index_items_total{namespace="mine"} 1.0' in metrics
@@ -273,6 +290,34 @@ async def test_a_key_of_one_namespace_sees_and_touches_no_other(
         ("mine", "mine"),
         ("admin", "other"),
     ]
+
+
+async def test_a_key_of_one_namespace_forgets_in_no_other(
+    locked: Client, make_key: MakeKey
+) -> None:
+    admin = await make_key("admin", "admin")
+    mine = await make_key("mine", "admin", "mine")
+    for namespace in ("mine", "other"):
+        sent = document("a", [1, 0], namespace=namespace)
+        await locked.post("/index/upsert", json=sent, headers=admin)
+
+    async def forget(header: dict[str, str], **body: Any) -> Any:
+        return await locked.post(
+            "/index/forget", json={"reason": "test", "confirm": True, **body}, headers=header
+        )
+
+    for dry_run in (False, True):
+        for where in ({}, {"namespace": "other"}, {"namespace": "never"}):
+            answer = await forget(mine, filter={"doc_id": "a", **where}, dry_run=dry_run)
+            assert (answer.status_code, answer.json()["code"]) == (403, "namespace_forbidden")
+    for where in ({}, {"namespace": "other"}):
+        plan = (await forget(admin, filter={"doc_id": "a", **where}, dry_run=True)).json()
+        answer = await forget(mine, plan_id=plan["plan_id"])
+        assert (answer.status_code, answer.json()["code"]) == (404, "plan_not_found")
+    plan = (await forget(mine, filter={"doc_id": "a", "namespace": "mine"}, dry_run=True)).json()
+    assert (await forget(mine, plan_id=plan["plan_id"])).json()["forgotten_count"] == 1
+    stats = (await locked.get("/index/stats", headers=admin)).json()
+    assert stats["namespaces"] == {"other": 1}
 
 
 def _without(text: str, *keys: str) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 from litestar import Request
 
-from indexd.api.departures import account, sum_up
 from indexd.access import Access
+from indexd.api.departures import account, sum_up
 from indexd.api.limits import check_document
 from indexd.api.parse import document_from
 from indexd.api.structs import BulkOut, LineError, UpsertIn

@@ -11,8 +11,8 @@ from litestar.params import Body
 from indexd.access import Access
 from indexd.api import bulk as bulk_body
 from indexd.api import openapi
-from indexd.api.departures import account, sum_up
 from indexd.api.auth import scope
+from indexd.api.departures import account, sum_up
 from indexd.api.limits import check_document
 from indexd.api.openapi import NdjsonBody, example
 from indexd.api.parse import checked_id, document_from, namespace_of

@@ -43,6 +43,7 @@ async def retention(
 
 @post(
     "/index/retention/preview",
+    opt=scope("read"),
     dto=Json[RetentionPreviewIn],
     return_dto=None,
     status_code=200,
@@ -51,6 +52,7 @@ async def retention(
 async def retention_preview(
     data: Annotated[RetentionPreviewIn, Body(examples=example(openapi.RETENTION_PREVIEW))],
     service: NamedDependency[Service],
+    access: NamedDependency[Access],
 ) -> RetentionPreviewOut:
     """What retention would remove now, or at a time, or under a policy; changes nothing."""
     named = None if data.namespace is None else namespace_of(data.namespace)
@@ -63,12 +65,17 @@ async def retention_preview(
             None if data.policy is None else parse_policy(data.policy, "policy", in_force.defaults)
         )
         counts = await stats.document_counts(connection)
-        spaces = sorted(counts) if named is None else [named]
+        spaces = [name for name in sorted(counts) if access.sees(name)]
         return {
             space: await _condemned(
-                connection, space, what_if or in_force.of(space), counts.get(space, 0), at
+                connection,
+                inside,
+                what_if or in_force.of(inside),
+                counts.get(inside, 0),
+                at,
             )
-            for space in spaces
+            for space in ([named] if named is not None else spaces)
+            if (inside := access.reads(space))
         }
 
     return RetentionPreviewOut(at, await service.database.read(look))
