@@ -162,10 +162,10 @@ def run() -> None:
     with ground.postgres() as server:
         url = ground.empty_database(server, "overload")
         for name, environ in SETTINGS.items():
-            with ground.serving(url, 8096, **environ) as (client, _):
+            with ground.serving(url, environ) as (client, _):
                 client.post("/index/bulk", content=lines, headers=ground.NDJSON).raise_for_status()
                 turns = int(environ.get("INDEXD_POOL_SIZE", "16"))
-                rows.append(asyncio.run(_measure(8096, name, bodies, turns)))
+                rows.append(asyncio.run(_measure(client.base_url.port or 80, name, bodies, turns)))
     ground.print_table(
         f"Twice the load that can be borne for {SECONDS} s, its second half; ms",
         [

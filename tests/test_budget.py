@@ -119,6 +119,7 @@ async def test_a_degraded_answer_says_so_and_has_as_many_results(
         assert "rung 3" in (await client.get("/readyz")).text
         text = (await client.get("/metrics")).text
         assert "index_degraded_answers_total 3.0" in text
+        assert "index_hnsw_builds_total 1.0" in text
         assert "index_budget_rung 3.0" in text
         words = {"namespace": "notes", "query": "x"}
         assert (await client.post("/index/search", json=words)).json()["degraded"] == []

@@ -61,7 +61,7 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
             database,
-            keeper.running(url, settings),
+            keeper.running(url, settings, metrics.index_builds.inc),
             keyring.following() if keyring else nullcontext(),
             pulse.beating(service),
         ):

@@ -77,6 +77,9 @@ def run(settings: Settings) -> None:
             host=host,
             port=port,
             workers=settings.workers,
+            # A worker that does not answer is killed. One that starts on a busy machine does not
+            # answer before it has imported all this, so 5 s would kill it again and again.
+            timeout_worker_healthcheck=60,
             access_log=False,
             log_config=None,
             lifespan="on",
