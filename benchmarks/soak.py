@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -112,8 +113,10 @@ async def _search(client: httpx.AsyncClient, load: Load, until: float) -> None:
 
 
 def _sample(process: psutil.Process, url: str, load: Load, at: float) -> list[object]:
-    family = [process, *process.children(recursive=True)]
-    memory = sum(one.memory_info().rss for one in family if one.is_running())
+    memory = 0
+    for one in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            memory += one.memory_info().rss
     try:
         with psycopg.connect(url, autocommit=True, connect_timeout=2) as connection:
             row = connection.execute(
@@ -154,8 +157,9 @@ async def _break(folder: Path, process: psutil.Process, until: float) -> None:
         if second % 20 == 0:
             await asyncio.to_thread(_restart, folder)
         if second % 30 == 0:
-            workers = [one for one in process.children() if "spawn_main" in " ".join(one.cmdline())]
-            random.choice(workers).send_signal(signal.SIGKILL)  # noqa: S311 (load)
+            with suppress(psutil.NoSuchProcess):
+                workers = [one for one in process.children() if "spawn_main" in one.cmdline()[-2]]
+                random.choice(workers).send_signal(signal.SIGKILL)  # noqa: S311 (load)
 
 
 def _restart(folder: Path) -> None:
@@ -218,20 +222,22 @@ def main() -> None:
                     [*command, "--port", str(PORT), "--database-url", url], stdout=out, stderr=out
                 ) as server,
             ):
-                process = psutil.Process(server.pid)
-                _await_ready()
-                rows, load = asyncio.run(
-                    _run(
-                        url,
-                        Path(home) / "postgres",
-                        process,
-                        seconds=chosen.minutes * 60,
-                        chaos=chosen.chaos,
+                try:
+                    process = psutil.Process(server.pid)
+                    _await_ready()
+                    rows, load = asyncio.run(
+                        _run(
+                            url,
+                            Path(home) / "postgres",
+                            process,
+                            seconds=chosen.minutes * 60,
+                            chaos=chosen.chaos,
+                        )
                     )
-                )
-                _await_ready()
-                missing, extra = _verify(url, load)
-                server.terminate()
+                    _await_ready()
+                    missing, extra = _verify(url, load)
+                finally:
+                    server.terminate()
                 stopped = server.wait(60)
             tracebacks = log.read_text().count("request failed")
     ground.print_table(

@@ -76,6 +76,7 @@ def test_without_any_search_the_ladder_comes_down_too() -> None:
     clock.now += WINDOW + CALM + 1
     budget.judge()
     assert budget.rung == 0
+    assert not budget.exceeded
 
 
 async def test_a_degraded_answer_says_so_and_has_as_many_results(

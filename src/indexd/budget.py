@@ -84,7 +84,9 @@ class Budget:
         durations = sorted(seconds for _, seconds in self._searches)
         enough = len(durations) >= FEWEST
         self.p95 = durations[math.ceil(0.95 * len(durations)) - 1] if durations else 0.0
-        if enough and (self.p95 > self.seconds) != self.exceeded:
+        # Without any search for a while nothing is over the budget.
+        known = enough or (not durations and now - self._stepped_at > WINDOW)
+        if known and (self.p95 > self.seconds) != self.exceeded:
             self.exceeded = not self.exceeded
             self.times_exceeded += self.exceeded
             say = log.warning if self.exceeded else log.info
