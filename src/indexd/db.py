@@ -160,6 +160,9 @@ def translated(error: psycopg.Error) -> Exception:
         return _Collision()
     # No state: the connection itself failed. 08 connection, 53 resources, 57P shutdown or start.
     if state is None:
+        # Refused by the driver before it was sent: a NUL character in a query parameter.
+        if isinstance(error, psycopg.DataError):
+            return InvalidRequest("the request holds a value that the database cannot take")
         return _ConnectionLost() if isinstance(error, psycopg.OperationalError) else error
     if state.startswith(("08", "53", "57P")):
         return _ConnectionLost()
