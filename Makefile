@@ -36,6 +36,8 @@ bench: $(READY) ## Measure, print tables, and write those of search into docs/ (
 lock: $(READY) ## Resolve the dependencies anew
 	$(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --group dev --group bench pyproject.toml -o requirements.lock
+	$(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --constraint requirements.lock pyproject.toml -o deploy/requirements.lock
 
 # The virtual environment holds what requirements.lock says. uv is used where it is installed;
 # elsewhere it is put into the environment itself.

@@ -1,19 +1,24 @@
-"""`python -m benchmarks [writing | forgetting | search ...]`: one of them, or all."""
+"""`python -m benchmarks [writing | forgetting | search ... | auth | overload]`: one, or all."""
 
 import sys
 
-from benchmarks import forgetting, searching, writing
+from benchmarks import auth, forgetting, overload, searching, writing
+
+ALL = {
+    "writing": writing.run,
+    "forgetting": forgetting.run,
+    "search": searching.run,
+    "auth": auth.run,
+    "overload": overload.run,
+}
 
 match sys.argv[1:]:
     case []:
-        writing.run()
-        forgetting.run()
-        searching.run()
-    case ["writing"]:
-        writing.run()
-    case ["forgetting"]:
-        forgetting.run()
+        for run in ALL.values():
+            run()
     case ["search", *options]:
         searching.run(options)
+    case [name] if name in ALL:
+        ALL[name]()
     case _:
         sys.exit(__doc__)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from litestar import Litestar
+from litestar.di import Provide
 from litestar.testing import AsyncTestClient
 from numpy.typing import NDArray
 from psycopg.conninfo import conninfo_to_dict
@@ -18,6 +20,7 @@ from pytest_postgresql.executors.noop import NoopExecutor
 from indexd import embedded, migrate
 from indexd.app import create_app
 from indexd.schema import metadata
+from indexd.service import Service
 from indexd.settings import Settings
 
 Client = AsyncTestClient[Any]
@@ -160,3 +163,11 @@ def document(doc_id: str, *vectors: Sequence[float] | NDArray[Any], **rest: Any)
         for vector, text, meta in zip(vectors, texts, metas, strict=True)
     ]
     return {"doc_id": doc_id, "namespace": "notes", "chunks": chunks, **rest}
+
+
+def service_of(app: Litestar) -> Service:
+    """What the handlers of this application are given."""
+    provided = app.dependencies["service"]
+    assert isinstance(provided, Provide)
+    service: Service = provided.dependency()
+    return service

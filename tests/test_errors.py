@@ -210,3 +210,10 @@ async def test_a_search_without_embedding_and_text_is_refused(client: Client) ->
         response = await client.post("/index/search", json=body)
         assert response.status_code == 400
         assert response.json()["code"] == "missing_query"
+
+
+@pytest.mark.parametrize("place", ["doc_id", "namespace"])
+async def test_a_nul_character_in_the_address_is_a_400(client: Client, place: str) -> None:
+    answer = await client.get("/index/document", params={"doc_id": "a", place: "a\x00b"})
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "invalid_request"

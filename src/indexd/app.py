@@ -1,20 +1,35 @@
 """The application, put together: the only place that knows all its parts."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import datetime
 
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
+from psycopg import AsyncCursor
 
-from indexd import __version__, keeper, policy
-from indexd.api import documents, forget, health, lifecycle, problems, retention, search, stats
+from indexd import __version__, keeper, policy, pulse, tracing
+from indexd.access import OPEN
+from indexd.api import (
+    auth,
+    documents,
+    forget,
+    health,
+    lifecycle,
+    problems,
+    retention,
+    search,
+    stats,
+)
+from indexd.api.in_flight import InFlight
 from indexd.api.openapi import PlainPage
 from indexd.api.request_log import RequestLog
-from indexd.db import Database
+from indexd.budget import Budget
+from indexd.db import Database, admission_of
 from indexd.errors import ConfigurationError, DatabaseUnavailable
 from indexd.exposures import Exposures
+from indexd.keyring import Keyring
 from indexd.metrics import Metrics
 from indexd.service import Service
 from indexd.service import now as clock
@@ -29,18 +44,33 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
         raise ConfigurationError("database_url: expected the URL of a PostgreSQL database")
     url = settings.database_url
     tuning = Tuning(ef=settings.search_ef, max_scan_tuples=settings.search_max_scan_tuples)
-    metrics = Metrics()
+    metrics = Metrics(settings.metrics_namespaces)
+    admission = admission_of(
+        settings, metrics.pool_wait.observe, lambda why: metrics.rejected.labels(why).inc()
+    )
+    spans = tracing.tracer() if settings.tracing == "on" else None
+    cursor = tracing.traced_cursor(spans[0]) if spans else AsyncCursor
+    database = Database(url, settings, admission, cursor)
+    budget = Budget(settings.budget_ms / 1000, degrade=settings.budget_degrade == "on")
     exposures = Exposures(metrics, settings.relevance_limit)
-    service = Service(settings, Database(url, settings), metrics, tuning, exposures, now)
+    service = Service(settings, database, metrics, tuning, budget, exposures, now)
+    keyring = Keyring(url, database) if settings.authenticates else None
     wanted = policy.load(settings.policies_path)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        async with service.database, keeper.running(url, settings):
+        async with (
+            database,
+            keeper.running(url, settings, metrics.index_builds.inc),
+            keyring.following() if keyring else nullcontext(),
+            pulse.beating(service),
+        ):
             with suppress(DatabaseUnavailable):  # /readyz tells; the next start loads them
-                await service.database.write(lambda connection: policies.apply(connection, wanted))
-            async with exposures.flushed(service.database, now, settings.relevance_flush_seconds):
+                await database.write(lambda connection: policies.apply(connection, wanted))
+            async with exposures.flushed(database, now, settings.relevance_flush_seconds):
                 yield
+        if spans is not None:
+            spans[1].shutdown()
 
     return Litestar(
         route_handlers=[
@@ -63,15 +93,26 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
             health.readyz,
             health.metrics,
         ],
-        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
+        dependencies={
+            "service": Provide(lambda: service, sync_to_thread=False),
+            "access": Provide(auth.access_of, sync_to_thread=False),
+        },
+        guards=[auth.guard(settings, keyring, metrics)],
         exception_handlers={Exception: problems.answer},
         lifespan=[lifespan],
-        middleware=[RequestLog()],
+        middleware=[
+            *([tracing.RequestSpans(spans[0])] if spans else []),
+            RequestLog(metrics),
+            InFlight(settings.max_requests, admission, metrics),
+        ],
         openapi_config=OpenAPIConfig(
             title="indexd",
             version=__version__,
             description="A long-term memory for agents and tools that forgets on purpose.",
             render_plugins=[PlainPage()],
+            openapi_router=Router(
+                "/schema", route_handlers=[], opt=auth.scope(OPEN), include_in_schema=False
+            ),
         ),
         request_max_body_size=settings.max_body_bytes,
         logging_config=None,

@@ -3,17 +3,19 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Self, TypeVar
 
 import msgspec
 import psycopg
 from pgvector.psycopg import register_vector_async
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from indexd import migrate
+from indexd.admission import Admission
 from indexd.errors import DatabaseUnavailable, InvalidRequest
 from indexd.one_trip import one_trip
 from indexd.settings import Settings
@@ -35,11 +37,19 @@ ATTEMPTS = 8
 class Database:
     """The pool; open inside of `async with`."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        admission: Admission | None = None,
+        cursor: type[AsyncCursor[TupleRow]] = AsyncCursor,
+    ) -> None:
+        self.admission = admission or admission_of(settings)
         self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             libpq_url(url),
             min_size=min(4, settings.pool_size),
-            max_size=settings.pool_size,
+            # One beside those that take turns, for /readyz.
+            max_size=settings.pool_size + 1,
             timeout=settings.pool_timeout_seconds,
             # After this long a failed connection is left to the next request that wants one,
             # so that a database that was away for an hour is found at once when it is back.
@@ -49,9 +59,11 @@ class Database:
             name="indexd",
             kwargs={
                 "autocommit": True,
+                "cursor_factory": cursor,
                 "application_name": "indexd",
                 "connect_timeout": 5,
                 "options": f"-c statement_timeout={int(settings.statement_timeout_seconds * 1000)}"
+                f" -c lock_timeout={int(settings.lock_timeout_seconds * 1000)}"
                 # A generic plan knows neither the namespace nor which filters are absent.
                 " -c timezone=UTC -c plan_cache_mode=force_custom_plan",
             },
@@ -64,8 +76,8 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         await self.pool.close()
 
-    async def read(self, work: Work[T]) -> T:
-        """Run `work` on one snapshot of the database, which it can't change.
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
+        """Run `work` on one snapshot of the database, which it can't change; urgent: out of turn.
 
         Reading twice is harmless, so a connection that broke since its last use is replaced
         and the work done again, once.
@@ -80,10 +92,10 @@ class Database:
                     await connection.execute("COMMIT")
 
         try:
-            return await self._run(snapshot)
+            return await self._run(snapshot, urgent=urgent)
         except _ConnectionLost:
             await self.pool.check()
-            return await self._run(snapshot)
+            return await self._run(snapshot, urgent=urgent)
 
     async def read_once(
         self, settings: Sequence[str], statement: str, values: Mapping[str, Any]
@@ -120,9 +132,10 @@ class Database:
                 raise
         raise AssertionError("unreachable")
 
-    async def _run(self, work: Work[T]) -> T:
+    async def _run(self, work: Work[T], *, urgent: bool = False) -> T:
+        turn = nullcontext() if urgent else self.admission.turn()
         try:
-            async with self.pool.connection() as connection:
+            async with turn, self.pool.connection() as connection:
                 return await work(connection)
         except PoolTimeout as error:
             raise DatabaseUnavailable(
@@ -130,6 +143,21 @@ class Database:
             ) from error
         except psycopg.Error as error:
             raise translated(error) from error
+
+
+def admission_of(
+    settings: Settings,
+    waited: Callable[[float], None] = lambda _: None,
+    refused: Callable[[str], None] = lambda _: None,
+) -> Admission:
+    """As many turns as there are connections."""
+    return Admission(
+        settings.pool_size,
+        length=settings.queue_length,
+        seconds=settings.pool_timeout_seconds,
+        waited=waited,
+        refused=refused,
+    )
 
 
 class _Collision(Exception):
@@ -147,9 +175,14 @@ def translated(error: psycopg.Error) -> Exception:
         return _Collision()
     # No state: the connection itself failed. 08 connection, 53 resources, 57P shutdown or start.
     if state is None:
+        # Refused by the driver before it was sent: a NUL character in a query parameter.
+        if isinstance(error, psycopg.DataError):
+            return InvalidRequest("the request holds a value that the database cannot take")
         return _ConnectionLost() if isinstance(error, psycopg.OperationalError) else error
     if state.startswith(("08", "53", "57P")):
         return _ConnectionLost()
+    if state == "55P03":
+        return DatabaseUnavailable("another request holds what this one changes; try again")
     if state == "57014":
         return DatabaseUnavailable("the statement took longer than the server allows; try again")
     # 22 data exception, 54 program limit: a value that passed our checks and not PostgreSQL's.
@@ -193,11 +226,15 @@ async def versions(connection: Connection) -> Versions:
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One line of /readyz."""
+    """One line of /readyz and `indexd doctor`; `state` is said instead of ok or failed."""
 
     name: str
     ok: bool
     detail: str
+    state: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.state or ('ok' if self.ok else 'failed')} ({self.detail})"
 
 
 def checks(found: Versions) -> list[Check]:

@@ -10,12 +10,18 @@
     │   ├── DuplicateChunkId      400 duplicate_chunk_id
     │   ├── MissingQuery          400 missing_query
     │   └── UnsafeForget          400 unsafe_forget          (with a hint)
+    ├── Unauthorized              401 unauthorized           (with WWW-Authenticate)
+    ├── Forbidden                 403 forbidden
+    │   ├── ScopeMissing          403 scope_missing
+    │   └── NamespaceForbidden    403 namespace_forbidden
     ├── NotFound                  404 not_found
     │   └── PlanNotFound          404 plan_not_found
     ├── PlanDrifted               409 plan_drifted           (with the drift)
     ├── BodyTooLarge              413 body_too_large
     ├── UnsupportedContentType    415 unsupported_content_type
+    ├── RateLimited               429 rate_limited           (with Retry-After)
     └── Unavailable               503 unavailable            (with Retry-After)
+        ├── Overloaded            503 overloaded
         ├── DatabaseUnavailable   503 database_unavailable
         └── EmbedderUnavailable   503 embedder_unavailable
 
@@ -23,7 +29,9 @@ The message is one sentence that says what is wrong and what was expected. It ne
 a vector or a key of a client; ids and counts it may hold.
 """
 
+import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 
@@ -32,6 +40,8 @@ class IndexdError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
+
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -99,6 +109,33 @@ class UnsafeForget(InvalidRequest):
     code = "unsafe_forget"
 
 
+class Unauthorized(IndexdError):
+    """Expected a key of this service as `Authorization: Bearer <key>`."""
+
+    status = 401
+    code = "unauthorized"
+    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
+
+
+class Forbidden(IndexdError):
+    """The key does not allow this."""
+
+    status = 403
+    code = "forbidden"
+
+
+class ScopeMissing(Forbidden):
+    """The key's scope does not reach this route."""
+
+    code = "scope_missing"
+
+
+class NamespaceForbidden(Forbidden):
+    """The key is limited to namespaces, and this is none of them."""
+
+    code = "namespace_forbidden"
+
+
 class NotFound(IndexdError):
     """There is no such thing."""
 
@@ -133,12 +170,29 @@ class UnsupportedContentType(IndexdError):
     code = "unsupported_content_type"
 
 
+class RateLimited(IndexdError):
+    """The requests come faster than the server allows."""
+
+    status = 429
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(max(1, math.ceil(retry_after_seconds)))}
+
+
 class Unavailable(IndexdError):
     """Something the request needs is not there for the moment."""
 
     status = 503
     code = "unavailable"
-    retry_after_seconds: ClassVar[int] = 1
+    headers = MappingProxyType({"Retry-After": "1"})
+
+
+class Overloaded(Unavailable):
+    """The server has more requests than it can serve in time; try again shortly."""
+
+    code = "overloaded"
 
 
 class DatabaseUnavailable(Unavailable):

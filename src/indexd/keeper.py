@@ -6,7 +6,7 @@ find: an index whose build was cut off is invalid, is dropped and built again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
@@ -37,9 +37,11 @@ def rules(settings: Settings) -> Rules:
 
 
 @asynccontextmanager
-async def running(url: str, settings: Settings) -> AsyncIterator[None]:
+async def running(
+    url: str, settings: Settings, built: Callable[[], None] = lambda: None
+) -> AsyncIterator[None]:
     """Keep the indexes as long as this lasts; a build under way is cut off at the end."""
-    task = asyncio.create_task(_keep(url, settings))
+    task = asyncio.create_task(_keep(url, settings, built))
     try:
         yield
     finally:
@@ -48,13 +50,13 @@ async def running(url: str, settings: Settings) -> AsyncIterator[None]:
             await task
 
 
-async def _keep(url: str, settings: Settings) -> None:
+async def _keep(url: str, settings: Settings, built: Callable[[], None]) -> None:
     while True:
         try:
             async with connected(url) as connection:
                 while True:
                     async with lock(connection, settings.keeper_interval_seconds):
-                        await keep_once(connection, rules(settings))
+                        await keep_once(connection, rules(settings), built)
                     await asyncio.sleep(settings.keeper_interval_seconds)
         except psycopg.Error as error:
             # The database went away, or a statement collided: the next round starts over.
@@ -95,8 +97,13 @@ async def lock(connection: Connection, interval: float) -> AsyncIterator[None]:
             await connection.execute(f"SELECT pg_advisory_unlock({LOCK})")
 
 
-async def keep_once(connection: Connection, wanted: Rules) -> None:
-    """Bring all indexes to what they should be. The caller holds the lock."""
+async def keep_once(
+    connection: Connection, wanted: Rules, built: Callable[[], None] = lambda: None
+) -> None:
+    """Bring all indexes to what they should be. The caller holds the lock.
+
+    `built` is called for each index that was built.
+    """
     namespaces = await indexes.look(connection)
     earning = indexes.earning(namespaces, wanted)
     for namespace in namespaces:
@@ -113,9 +120,11 @@ async def keep_once(connection: Connection, wanted: Rules) -> None:
             await connection.execute("ANALYZE indexd.chunks")
             await indexes.build(connection, namespace, wanted)
             await indexes.note_built(connection, namespace)
+            built()
             log.info("built index", index=namespace.wanted, namespace=namespace.name)
         elif namespace.worn(wanted):
             log.info("rebuilding index", namespace=namespace.name, removed=namespace.dead)
             await indexes.rebuild(connection, namespace)
             await indexes.note_built(connection, namespace)
+            built()
             log.info("rebuilt index", index=namespace.wanted, namespace=namespace.name)

@@ -1,7 +1,16 @@
-"""What /metrics answers. Names are those of CONTRACT.md; counters move after a commit."""
+"""What /metrics answers. Names are those of CONTRACT.md; counters move after a commit.
 
-from collections.abc import Mapping
+With several worker processes the library keeps every value in a file per process, in the folder
+PROMETHEUS_MULTIPROC_DIR, which `indexd serve --workers` makes before it starts them; whichever
+worker is asked answers for all.
+"""
 
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -10,20 +19,41 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+"""The library's own variable, read when it is imported."""
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.045, 0.06, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0)
 """Seconds; 0.06 is the latency budget."""
 
+OTHER = "_other"
+"""The namespaces above the cap, together: a label of unbounded values would sink Prometheus."""
+
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class NamespaceCounter(Counter):
+    """A counter whose first label is a namespace, of which there may be any number."""
+
+    folded: Callable[[str], str] = staticmethod(str)
+
+    def labels(self, *values: Any, **named: Any) -> Any:
+        namespace, *rest = values
+        return super().labels(self.folded(namespace), *rest, **named)
 
 
 class Metrics:
     """The metrics of one application, in a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespaces: int = 100) -> None:
         self.registry = CollectorRegistry()
+        self._cap = namespaces
+        self._named: set[str] = set()
         self.queries = Counter(
             "index_queries", "Searches, /index/related among them", registry=self.registry
         )
@@ -38,37 +68,134 @@ class Metrics:
             "Chunks whose score was computed under decay, added once per search",
             registry=self.registry,
         )
-        self.items = Gauge(
-            "index_items_total",
-            "Documents in a namespace",
-            ["namespace"],
-            registry=self.registry,
+        self.forgotten = self._by_namespace(
+            "index_items_forgotten", "Documents that were deleted, by reason", "reason"
         )
-        self.forgotten = Counter(
-            "index_items_forgotten",
-            "Documents that were deleted, by reason",
-            ["namespace", "reason"],
-            registry=self.registry,
-        )
-
-        self.purges = Counter(
+        self.purges = self._by_namespace(
             "index_retention_purges",
             "Times that retention removed documents; strategy ttl is that of max_age_seconds",
-            ["namespace", "strategy"],
+            "strategy",
+        )
+        self.requests = Counter(
+            "index_requests",
+            "Requests answered, by route and status",
+            ["method", "route", "status"],
             registry=self.registry,
         )
-
+        self.auth_failures = Counter(
+            "index_auth_failures",
+            "Requests refused for their key: missing, unknown, revoked, expired, scope, limited",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.rejected = Counter(
+            "index_requests_rejected",
+            "Requests refused for load: rate_limit, requests, queue, wait",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.index_builds = Counter(
+            "index_hnsw_builds", "HNSW indexes that this server built", registry=self.registry
+        )
+        self.degraded = Counter(
+            "index_degraded_answers",
+            "Searches answered with less effort, to come back into the budget",
+            registry=self.registry,
+        )
+        self.over_budget = Counter(
+            "index_budget_exceeded",
+            "Times that the p95 of searches went above the budget",
+            registry=self.registry,
+        )
+        self.budget_p95 = self._gauge(
+            "index_budget_p95_seconds", "p95 of the searches in the sliding window", "livemax"
+        )
+        self.budget_rung = self._gauge(
+            "index_budget_rung", "Rung of the ladder of degradations, 0 is none", "livemax"
+        )
+        self.pool_size = self._gauge(
+            "index_pool_connections", "Database connections that are open", "livesum"
+        )
+        self.pool_busy = self._gauge(
+            "index_pool_busy", "Database connections at work for requests", "livesum"
+        )
+        self.pool_waiting = self._gauge(
+            "index_pool_waiting", "Requests that wait for a database connection", "livesum"
+        )
+        self.pool_wait = Histogram(
+            "index_pool_wait_seconds",
+            "How long requests waited for a database connection",
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
         self.exposures_dropped = Counter(
             "index_exposures_dropped",
             "Exposures that were not counted towards relevance: too many, or no database",
             registry=self.registry,
         )
 
-    def set_items(self, documents: Mapping[str, int]) -> None:
-        """Replace all of `index_items_total`: a namespace that is empty has no line."""
-        self.items.clear()
-        for namespace, count in documents.items():
-            self.items.labels(namespace).set(count)
+    def _by_namespace(self, name: str, help: str, label: str) -> NamespaceCounter:
+        counter = NamespaceCounter(name, help, ["namespace", label], registry=self.registry)
+        counter.folded = self._folded
+        return counter
 
-    def render(self) -> bytes:
-        return generate_latest(self.registry)
+    def _gauge(self, name: str, help: str, mode: Any) -> Gauge:
+        return Gauge(name, help, registry=self.registry, multiprocess_mode=mode)
+
+    def _folded(self, namespace: str) -> str:
+        """The first namespaces that are counted keep their names."""
+        if namespace not in self._named:
+            if len(self._named) >= self._cap:
+                return OTHER
+            self._named.add(namespace)
+        return namespace
+
+    def render(self, documents: Mapping[str, int], only: frozenset[str] | None = None) -> bytes:
+        """Everything, with the documents by namespace as just counted; or `only` these namespaces.
+
+        Those who may see some namespaces only learn nothing about all of them together either.
+        """
+        families = [*self._source().collect(), _items(documents, self._cap)]
+        if only is not None:
+            families = [_limited(family, only) for family in families]
+        return generate_latest(_Families([f for f in families if f.samples or only is None]))
+
+    def _source(self) -> CollectorRegistry:
+        folder = os.environ.get(MULTIPROCESS)
+        if not folder:
+            return self.registry
+        # A worker that was killed could not take its gauges away itself.
+        for file in Path(folder).glob("gauge_live*_*.db"):
+            pid = int(file.stem.rpartition("_")[2])
+            if not psutil.pid_exists(pid):
+                mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry
+
+
+class _Families(Collector):
+    """Metric families that were collected already."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self.families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self.families
+
+
+def _items(documents: Mapping[str, int], cap: int) -> Metric:
+    """The largest namespaces by name, the rest as one; a namespace that is empty has no line."""
+    family = GaugeMetricFamily("index_items_total", "Documents in a namespace", None, ["namespace"])
+    ranked = sorted(documents.items(), key=lambda item: (-item[1], item[0]))
+    for namespace, count in ranked[:cap]:
+        family.add_metric([namespace], count)
+    if rest := sum(count for _, count in ranked[cap:]):
+        family.add_metric([OTHER], rest)
+    return family
+
+
+def _limited(family: Metric, only: frozenset[str]) -> Metric:
+    kept = Metric(family.name, family.documentation, family.type)
+    kept.samples = [s for s in family.samples if s.labels.get("namespace") in only - {OTHER}]
+    return kept

@@ -312,3 +312,29 @@ forget_plan_documents = Table(
 )
 
 Index("ix_forget_plan_documents_plan", forget_plan_documents.c.plan_id)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _key("prefix"),
+    _key("name"),
+    Column("digest", LargeBinary, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("namespaces", ARRAY(Text)),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    PrimaryKeyConstraint("prefix", name="pk_api_keys"),
+    CheckConstraint("scope IN ('read', 'write', 'admin')", name="ck_api_keys_scope"),
+    CheckConstraint("namespaces <> '{}'", name="ck_api_keys_namespaces"),
+    comment="Who may call the API. prefix is the start of the key, to recognise it by; digest is "
+    "the SHA-256 of the whole. namespaces limits the key to these; null is all. Servers follow "
+    "changes by NOTIFY indexd_api_keys, and look every second.",
+)
+
+Index(
+    "ux_api_keys_name",
+    api_keys.c.name,
+    unique=True,
+    postgresql_where=api_keys.c.revoked_at.is_(None),
+)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from indexd.budget import Budget
 from indexd.db import Database
 from indexd.exposures import Exposures
 from indexd.metrics import Metrics
@@ -17,9 +18,16 @@ def now() -> datetime:
 
 
 class Service(msgspec.Struct, frozen=True):
+    """`full_tuning` is that of a search within the budget; `tuning` is the present one."""
+
     settings: Settings
     database: Database
     metrics: Metrics
-    tuning: Tuning
+    full_tuning: Tuning
+    budget: Budget
     exposures: Exposures
     now: Callable[[], datetime] = now
+
+    @property
+    def tuning(self) -> Tuning:
+        return self.budget.tuned(self.full_tuning)

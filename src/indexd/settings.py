@@ -4,6 +4,7 @@ A setting `max_k` is `max_k:` in the file (named by INDEXD_CONFIG) and INDEXD_MA
 environment, which wins; command line options win over both.
 """
 
+import ipaddress
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from indexd import policy
+from indexd import policy, urls
 from indexd.errors import ConfigurationError
 
 PREFIX = "INDEXD_"
@@ -29,6 +30,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str | None,
         Meta(description="PostgreSQL to use; without it the server brings its own"),
     ] = None
+    database_password_file: Annotated[
+        str | None, Meta(description="File that holds the password for the database URL")
+    ] = None
     data_dir: Annotated[
         str | None,
         Meta(description="Where the server's own PostgreSQL keeps its data"),
@@ -36,25 +40,67 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     policies: Annotated[
         str | None, Meta(description="File of retention policies; without it, the shipped one")
     ] = None
+    workers: Annotated[
+        Positive, Meta(description="Processes that share the port; a pool and limits for each")
+    ] = 1
+    auth: Annotated[
+        Literal["off", "keys"] | None,
+        Meta(description="Whether callers need a key; off on a loopback address, else keys"),
+    ] = None
+    admin_key_file: Annotated[
+        str | None, Meta(description="File that holds an admin key, known from the start on")
+    ] = None
+    auth_failures_per_minute: Annotated[
+        Positive, Meta(description="Wrong keys from one address and process before 429")
+    ] = 60
+    metrics_public: Annotated[bool, Meta(description="Whether /metrics answers without a key")] = (
+        False
+    )
+    rate_limit: Annotated[
+        Positive | None,
+        Meta(description="Requests per minute, key and process before 429; no limit if not given"),
+    ] = None
     pool_size: Annotated[Positive, Meta(description="Database connections per process")] = 16
     pool_timeout_seconds: Annotated[
         Seconds, Meta(description="How long a request waits for a connection before 503")
     ] = 5.0
+    queue_length: Annotated[
+        int, Meta(ge=0, description="Requests that may wait for a connection; beyond that 503")
+    ] = 256
+    max_requests: Annotated[
+        Positive, Meta(description="Requests a process holds at once; beyond that 503")
+    ] = 1024
     statement_timeout_seconds: Annotated[
         Seconds, Meta(description="The longest a single SQL statement of a request may run")
     ] = 30.0
+    lock_timeout_seconds: Annotated[
+        Seconds, Meta(description="How long a statement waits for another's lock before 503")
+    ] = 10.0
     max_body_bytes: Annotated[Positive, Meta(description="Largest request body (413 above)")] = (
         64 * 2**20
     )
     max_line_bytes: Annotated[
         Positive, Meta(description="Largest line of a bulk; the body as a whole has no limit")
     ] = 16 * 2**20
+    max_chunks: Annotated[Positive, Meta(description="Most chunks of a document (400 above)")] = (
+        10_000
+    )
+    max_text_chars: Annotated[
+        Positive, Meta(description="Longest text of a chunk or a query (400 above)")
+    ] = 16 * 2**20
+    max_filter_values: Annotated[
+        Positive, Meta(description="Most values of one filter (400 above)")
+    ] = 1_000
     max_k: Annotated[
         Positive, Meta(description="Largest k of a search; higher is lowered to it")
     ] = 100
     budget_ms: Annotated[
         Seconds, Meta(description="Latency budget of a search at p95, as answers state it")
     ] = 60.0
+    budget_degrade: Annotated[
+        Literal["off", "on"],
+        Meta(description="Whether searches look at less while their p95 is over the budget"),
+    ] = "off"
     index_threshold: Annotated[
         Positive, Meta(description="Chunks from which a namespace gets an HNSW index")
     ] = 20_000
@@ -92,6 +138,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keeper_interval_seconds: Annotated[
         Seconds, Meta(description="How often the index keeper looks at the namespaces")
     ] = 5.0
+    metrics_namespaces: Annotated[
+        Positive, Meta(description="Namespaces with metrics of their own; the rest is `_other`")
+    ] = 100
+    tracing: Annotated[
+        Literal["off", "on"],
+        Meta(description="Whether OpenTelemetry spans are exported; needs the extra `otel`"),
+    ] = "off"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least level logged")
     ] = "info"
@@ -112,6 +165,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"bind_addr: expected HOST:PORT such as 127.0.0.1:8080, got {self.bind_addr!r}"
             )
         return host.removeprefix("[").removesuffix("]"), int(port)
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers need a key: as set, else unless only this machine can reach it."""
+        if self.auth is not None:
+            return self.auth == "keys"
+        return not self.is_loopback
+
+    @property
+    def is_loopback(self) -> bool:
+        host, _ = self.host_and_port
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
     @property
     def data_path(self) -> Path:
@@ -167,10 +235,29 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
             given[name] = value
     given |= {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
-        return msgspec.convert(given, Settings, strict=False)
+        return _with_password(msgspec.convert(given, Settings, strict=False))
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
         raise ConfigurationError(f"{path.rstrip('`') or 'settings'}: {message}") from error
+
+
+def secret_from(path: str, setting: str) -> str:
+    """What a file of one line holds. Raises ConfigurationError naming the setting."""
+    try:
+        secret = Path(path).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{setting}: {path} cannot be read") from error
+    if not secret:
+        raise ConfigurationError(f"{setting}: {path} is empty")
+    return secret
+
+
+def _with_password(settings: Settings) -> Settings:
+    if settings.database_password_file is None or settings.database_url is None:
+        return settings
+    password = secret_from(settings.database_password_file, "database_password_file")
+    url = urls.with_password(settings.database_url, password)
+    return msgspec.structs.replace(settings, database_url=url, database_password_file=None)
 
 
 def _from_file(path: str | None) -> dict[str, Any]:

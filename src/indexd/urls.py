@@ -1,5 +1,7 @@
 """Database URLs, as the two libraries that take one want them."""
 
+from urllib.parse import quote, urlsplit, urlunsplit
+
 from indexd.errors import ConfigurationError
 
 _DRIVERS = ("postgresql+psycopg://", "postgresql://", "postgres://")
@@ -22,3 +24,12 @@ def libpq_url(url: str) -> str:
 def sqlalchemy_url(url: str) -> str:
     """For SQLAlchemy, which wants the driver's name in it."""
     return "postgresql+psycopg://" + _rest(url)
+
+
+def with_password(url: str, password: str) -> str:
+    """The URL with this password, unless it has one."""
+    parts = urlsplit(libpq_url(url))
+    if parts.password is not None:
+        return url
+    user, _, place = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}"))

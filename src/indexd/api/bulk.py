@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 from litestar import Request
 
+from indexd.access import Access
 from indexd.api.departures import account, sum_up
+from indexd.api.limits import check_document
 from indexd.api.parse import document_from
 from indexd.api.structs import BulkOut, LineError, UpsertIn
 from indexd.api.wire import decoded, require_content_type
@@ -48,7 +50,7 @@ class _Batch:
         return len(self.documents) >= BATCH_DOCUMENTS or self.bytes >= BATCH_BYTES
 
 
-async def take(request: Request[Any, Any, Any], service: Service) -> BulkOut:
+async def take(request: Request[Any, Any, Any], service: Service, access: Access) -> BulkOut:
     """Read lines as they come and write them batch by batch; a bad one stops none of the others."""
     require_content_type(request.headers.get("content-type", ""), *CONTENT_TYPES)
     out = BulkOut()
@@ -59,7 +61,9 @@ async def take(request: Request[Any, Any, Any], service: Service) -> BulkOut:
                 raise line
             sent: UpsertIn | None = None
             sent = decoded(line, _decoder)
+            check_document(sent, service.settings)
             document = document_from(sent)
+            access.writes(document.namespace)
         except IndexdError as error:
             _refuse(out, number, sent.doc_id if sent else None, error)
             continue

@@ -8,9 +8,12 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import Body
 
+from indexd.access import Access
 from indexd.api import bulk as bulk_body
 from indexd.api import openapi
+from indexd.api.auth import scope
 from indexd.api.departures import account, sum_up
+from indexd.api.limits import check_document
 from indexd.api.openapi import NdjsonBody, example
 from indexd.api.parse import checked_id, document_from, namespace_of
 from indexd.api.structs import BulkOut, DeleteIn, DeleteOut, ForgottenOut, UpsertIn, UpsertOut
@@ -19,17 +22,25 @@ from indexd.service import Service
 from indexd.store import forget
 from indexd.store import upsert as store
 
-ANONYMOUS = "anonymous"
 
-
-@post("/index/upsert", dto=Json[UpsertIn], return_dto=None, status_code=200, operation_id="Upsert")
+@post(
+    "/index/upsert",
+    opt=scope("write"),
+    dto=Json[UpsertIn],
+    return_dto=None,
+    status_code=200,
+    operation_id="Upsert",
+)
 async def upsert(
     data: Annotated[UpsertIn, Body(examples=example(openapi.UPSERT))],
     service: NamedDependency[Service],
+    access: NamedDependency[Access],
 ) -> UpsertOut:
     """Store a document with its chunks, replacing what it was before as a whole."""
     structlog.contextvars.bind_contextvars(doc_id=data.doc_id, namespace=data.namespace)
+    check_document(data, service.settings)
     document = document_from(data)
+    access.writes(document.namespace)
     structlog.contextvars.bind_contextvars(namespace=document.namespace)
     at = service.now()
     outcome = await service.database.write(
@@ -43,28 +54,41 @@ async def upsert(
 
 @post(
     "/index/bulk",
+    opt=scope("write"),
     status_code=200,
     operation_id="Bulk",
     operation_class=NdjsonBody,
     request_max_body_size=None,
 )
-async def bulk(request: Request[None, None, State], service: NamedDependency[Service]) -> BulkOut:
+async def bulk(
+    request: Request[None, Access, State],
+    service: NamedDependency[Service],
+    access: NamedDependency[Access],
+) -> BulkOut:
     """Store many documents: one upsert per line, each whole or not at all."""
-    return await bulk_body.take(request, service)
+    return await bulk_body.take(request, service, access)
 
 
-@post("/index/delete", dto=Json[DeleteIn], return_dto=None, status_code=200, operation_id="Delete")
+@post(
+    "/index/delete",
+    opt=scope("write"),
+    dto=Json[DeleteIn],
+    return_dto=None,
+    status_code=200,
+    operation_id="Delete",
+)
 async def delete(
     data: Annotated[DeleteIn, Body(examples=example(openapi.DELETE))],
     service: NamedDependency[Service],
+    access: NamedDependency[Access],
 ) -> DeleteOut:
     """Forget one document; also accepted when it is not there."""
     doc_id = checked_id(data.doc_id, "doc_id")
-    namespace = namespace_of(data.namespace)
+    namespace = access.writes(namespace_of(data.namespace))
     structlog.contextvars.bind_contextvars(doc_id=doc_id, namespace=namespace)
     at = service.now()
     gone = await service.database.write(
-        lambda connection: forget.delete(connection, namespace, doc_id, at=at, actor=ANONYMOUS)
+        lambda connection: forget.delete(connection, namespace, doc_id, at=at, actor=access.name)
     )
     account([gone] if gone else [], service.metrics)
     return DeleteOut()

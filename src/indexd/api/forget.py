@@ -11,9 +11,10 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import Body, FromQuery
 
+from indexd.access import Access
 from indexd.api import openapi
+from indexd.api.auth import scope
 from indexd.api.departures import account
-from indexd.api.documents import ANONYMOUS
 from indexd.api.openapi import example
 from indexd.api.parse import checked_limit, condition_from, reason_from
 from indexd.api.structs import AuditOut, ForgetIn, ForgetOut
@@ -29,20 +30,29 @@ from indexd.store.forget import Condition, Forgotten
 from indexd.store.plans import Plan
 
 
-@post("/index/forget", dto=Json[ForgetIn], return_dto=None, status_code=200, operation_id="Forget")
+@post(
+    "/index/forget",
+    opt=scope("admin"),
+    dto=Json[ForgetIn],
+    return_dto=None,
+    status_code=200,
+    operation_id="Forget",
+)
 async def forget(
     data: Annotated[ForgetIn, Body(examples=example(openapi.FORGET))],
     service: NamedDependency[Service],
+    access: NamedDependency[Access],
     dry_run: FromQuery[bool] = False,
 ) -> ForgetOut:
     """Forget documents by filter, or as a dry run planned it; a dry run changes nothing."""
     reason = reason_from(data)
     condition = condition_from(data, dry_run=dry_run or data.dry_run)
     if condition is not None:
+        _allow(condition, access)
         structlog.contextvars.bind_contextvars(namespace=condition.namespace)
     if condition is not None and (dry_run or data.dry_run):
         return _planned(await _plan(service, condition))
-    forgotten = await _carry_out(service, data, condition, reason)
+    forgotten = await _carry_out(service, access, data, condition, reason)
     account(forgotten.departures, service.metrics)
     return ForgetOut(
         forgotten_count=forgotten.count,
@@ -51,6 +61,14 @@ async def forget(
         truncated=forgotten.count > len(forgotten.documents),
         event_id=forgotten.event_id,
     )
+
+
+def _allow(condition: Condition, access: Access) -> None:
+    """Raises NamespaceForbidden where the filter reaches further than the key."""
+    if condition.namespace is None:
+        access.everywhere()
+    else:
+        access.writes(condition.namespace)
 
 
 async def _plan(service: Service, condition: Condition) -> Plan:
@@ -65,17 +83,24 @@ async def _plan(service: Service, condition: Condition) -> Plan:
 
 
 async def _carry_out(
-    service: Service, data: ForgetIn, condition: Condition | None, reason: str
+    service: Service, access: Access, data: ForgetIn, condition: Condition | None, reason: str
 ) -> Forgotten:
     at = service.now()
 
     async def remove(connection: Connection) -> Forgotten:
         await _allow_time(connection, service)
         if condition is not None:
-            return await store.forget(connection, condition, reason=reason, actor=ANONYMOUS, at=at)
+            return await store.forget(
+                connection, condition, reason=reason, actor=access.name, at=at
+            )
         assert data.plan_id is not None  # noqa: S101 (condition_from saw to it)
         return await plans.carry_out(
-            connection, data.plan_id, reason=reason, actor=ANONYMOUS, at=at
+            connection,
+            data.plan_id,
+            reason=reason,
+            actor=access.name,
+            at=at,
+            namespaces=access.namespaces,
         )
 
     return await service.database.write(remove)
@@ -99,9 +124,10 @@ def _planned(plan: Plan) -> ForgetOut:
     )
 
 
-@get("/index/audit", operation_id="Audit")
+@get("/index/audit", opt=scope("admin"), operation_id="Audit")
 async def audit(
     service: NamedDependency[Service],
+    access: NamedDependency[Access],
     limit: FromQuery[int] = 100,
     cursor: FromQuery[str | None] = None,
 ) -> AuditOut:
@@ -109,7 +135,12 @@ async def audit(
     wanted = checked_limit(limit)
     after = _place(cursor)
     events = await service.database.read(
-        lambda connection: store_audit.events(connection, limit=wanted + 1, after=after)
+        lambda connection: store_audit.events(
+            connection,
+            limit=wanted + 1,
+            after=after,
+            namespaces=None if access.namespaces is None else sorted(access.namespaces),
+        )
     )
     page = events[:wanted]
     more = len(events) > wanted

@@ -6,38 +6,56 @@ from litestar import MediaType, Response, get
 from litestar.di import NamedDependency
 
 from indexd import db
+from indexd.access import OPEN, Access
+from indexd.api.auth import scope
+from indexd.budget import Budget
 from indexd.db import Check
-from indexd.errors import DatabaseUnavailable
+from indexd.errors import DatabaseUnavailable, Unavailable
 from indexd.metrics import CONTENT_TYPE
 from indexd.service import Service
 from indexd.store import stats
 
 
-@get("/healthz", media_type=MediaType.TEXT, operation_id="Health")
+@get("/healthz", opt=scope(OPEN), media_type=MediaType.TEXT, operation_id="Health")
 async def healthz() -> str:
     """Whether the process answers; does not touch the database."""
     return "ok"
 
 
-@get("/readyz", media_type=MediaType.TEXT, operation_id="Ready")
+@get("/readyz", opt=scope(OPEN), media_type=MediaType.TEXT, operation_id="Ready")
 async def readyz(service: NamedDependency[Service]) -> Response[str]:
     """Whether requests can be served: 200 or 503, with one line per check."""
     try:
-        checks = db.checks(await service.database.read(db.versions))
+        checks = db.checks(await service.database.read(db.versions, urgent=True))
     except DatabaseUnavailable as error:
         checks = [Check("database", False, error.message)]
+    checks.append(budget_check(service.budget))
     ready = all(check.ok for check in checks)
     return Response(
-        "".join(f"{c.name}: {'ok' if c.ok else 'failed'} ({c.detail})\n" for c in checks),
+        "".join(f"{check}\n" for check in checks),
         status_code=200 if ready else 503,
         headers={} if ready else {"Retry-After": "1"},
         media_type=MediaType.TEXT,
     )
 
 
-@get("/metrics", operation_id="Metrics", media_type=CONTENT_TYPE)
-async def metrics(service: NamedDependency[Service]) -> Response[bytes]:
-    """Everything that is counted, for Prometheus; the documents as last seen."""
-    with suppress(DatabaseUnavailable):
-        service.metrics.set_items(await service.database.read(stats.document_counts))
-    return Response(service.metrics.render(), media_type=CONTENT_TYPE)
+@get(
+    "/metrics",
+    opt=scope("read", open_if="metrics_public", urgent=True),
+    operation_id="Metrics",
+    media_type=CONTENT_TYPE,
+)
+async def metrics(
+    service: NamedDependency[Service], access: NamedDependency[Access]
+) -> Response[bytes]:
+    """Everything that is counted, for Prometheus; by namespace only, for a key limited to some."""
+    documents: dict[str, int] = {}
+    with suppress(Unavailable):
+        documents = await service.database.read(stats.document_counts, urgent=True)
+    return Response(service.metrics.render(documents, access.namespaces), media_type=CONTENT_TYPE)
+
+
+def budget_check(budget: Budget) -> Check:
+    """Never a reason to send requests elsewhere: there they would be no faster."""
+    detail = f"p95 {budget.p95 * 1000:.1f} ms of {budget.seconds * 1000:g} ms, rung {budget.rung}"
+    return Check("budget", True, detail, "exceeded" if budget.exceeded else None)

@@ -9,7 +9,7 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import ClientException, HTTPException
 
 from indexd.api.structs import ErrorOut
-from indexd.errors import IndexdError, Unavailable
+from indexd.errors import IndexdError
 
 log = structlog.get_logger()
 
@@ -17,18 +17,13 @@ log = structlog.get_logger()
 def answer(_: Request[Any, Any, Any], error: Exception) -> Response[ErrorOut]:
     """Handles every exception that a route or the routing itself raises."""
     if isinstance(error, IndexdError):
-        headers = (
-            {"Retry-After": str(error.retry_after_seconds)}
-            if isinstance(error, Unavailable)
-            else {}
-        )
         body = ErrorOut(
             error.message,
             error.code,
             error.hint,
             dict(error.details) if error.details is not None else None,
         )
-        return _response(error.status, body, headers)
+        return _response(error.status, body, dict(error.headers))
     if isinstance(error, HTTPException):
         return _response(error.status_code, _from_litestar(error), dict(error.headers or {}))
     log.error("request failed", exc_info=error)

@@ -1,4 +1,4 @@
-"""One log line per request: method, path, status, duration, namespace and doc_id."""
+"""One log line and one count per request: method, path, status, duration, namespace and doc_id."""
 
 import time
 
@@ -6,6 +6,8 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from indexd.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -15,6 +17,9 @@ EVENTS = {"/index/upsert": "received upsert"}
 
 class RequestLog(ASGIMiddleware):
     scopes = (ScopeType.HTTP,)
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         started = time.perf_counter()
@@ -30,9 +35,12 @@ class RequestLog(ASGIMiddleware):
         try:
             await next_app(scope, receive, watched)
         finally:
+            method: str = scope["method"]  # type: ignore[typeddict-item]
+            route = min(scope["route_handler"].paths)
+            self._metrics.requests.labels(method, route, str(status)).inc()
             log.info(
                 EVENTS.get(scope["path"], "request"),
-                method=scope["method"],  # type: ignore[typeddict-item]
+                method=method,
                 path=scope["path"],
                 status=status,
                 duration_ms=round((time.perf_counter() - started) * 1000, 2),

@@ -8,7 +8,9 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import Body
 
+from indexd.access import Access
 from indexd.api import openapi
+from indexd.api.auth import scope
 from indexd.api.openapi import example
 from indexd.api.parse import MAX_LIMIT, half_life, namespace_of, utc
 from indexd.api.structs import (
@@ -29,15 +31,19 @@ from indexd.store import retention as store
 DEFAULT_LIMIT = 100
 
 
-@get("/index/retention", operation_id="Retention")
-async def retention(service: NamedDependency[Service]) -> RetentionOut:
+@get("/index/retention", opt=scope("read"), operation_id="Retention")
+async def retention(
+    service: NamedDependency[Service], access: NamedDependency[Access]
+) -> RetentionOut:
     """The retention policies in force."""
     found, policy_hash = await service.database.read(policies.in_force)
-    return RetentionOut(found.namespaces, found.defaults, policy_hash, found.source)
+    configs = {name: one for name, one in found.namespaces.items() if access.sees(name)}
+    return RetentionOut(configs, found.defaults, policy_hash, found.source)
 
 
 @post(
     "/index/retention/preview",
+    opt=scope("read"),
     dto=Json[RetentionPreviewIn],
     return_dto=None,
     status_code=200,
@@ -46,6 +52,7 @@ async def retention(service: NamedDependency[Service]) -> RetentionOut:
 async def retention_preview(
     data: Annotated[RetentionPreviewIn, Body(examples=example(openapi.RETENTION_PREVIEW))],
     service: NamedDependency[Service],
+    access: NamedDependency[Access],
 ) -> RetentionPreviewOut:
     """What retention would remove now, or at a time, or under a policy; changes nothing."""
     named = None if data.namespace is None else namespace_of(data.namespace)
@@ -58,12 +65,17 @@ async def retention_preview(
             None if data.policy is None else parse_policy(data.policy, "policy", in_force.defaults)
         )
         counts = await stats.document_counts(connection)
-        spaces = sorted(counts) if named is None else [named]
+        spaces = [name for name in sorted(counts) if access.sees(name)]
         return {
             space: await _condemned(
-                connection, space, what_if or in_force.of(space), counts.get(space, 0), at
+                connection,
+                inside,
+                what_if or in_force.of(inside),
+                counts.get(inside, 0),
+                at,
             )
-            for space in spaces
+            for space in ([named] if named is not None else spaces)
+            if (inside := access.reads(space))
         }
 
     return RetentionPreviewOut(at, await service.database.read(look))
@@ -81,6 +93,7 @@ async def _condemned(
 
 @post(
     "/index/decay/preview",
+    opt=scope("read"),
     dto=Json[DecayPreviewIn],
     return_dto=None,
     status_code=200,
@@ -89,18 +102,20 @@ async def _condemned(
 async def decay_preview(
     data: Annotated[DecayPreviewIn, Body(examples=example(openapi.DECAY_PREVIEW))],
     service: NamedDependency[Service],
+    access: NamedDependency[Access],
 ) -> DecayPreviewOut:
     """How far documents have faded, or would have under another half-life or at another time."""
     namespace = namespace_of(data.namespace)
     structlog.contextvars.bind_contextvars(namespace=namespace)
     at = utc(data.at, "at") or service.now()
     what_if = half_life(data.half_life_seconds)
+    inside = access.reads(namespace)
     limit = min(data.limit or DEFAULT_LIMIT, MAX_LIMIT)
 
     async def look(connection: Connection) -> DecayPreviewOut:
-        seconds = what_if or (await policies.of(connection, namespace)).half_life_seconds
+        seconds = what_if or (await policies.of(connection, inside)).half_life_seconds
         found = await decay.preview(
-            connection, namespace, half_life_seconds=seconds, at=at, limit=limit
+            connection, inside, half_life_seconds=seconds, at=at, limit=limit
         )
         return DecayPreviewOut(
             namespace, found.total_documents, seconds, at, found.previews, found.curve

@@ -3,12 +3,16 @@
 import time
 from typing import Annotated
 
+import msgspec
 import structlog
 from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import Body
 
+from indexd.access import Access
 from indexd.api import openapi
+from indexd.api.auth import scope
+from indexd.api.limits import check_search
 from indexd.api.openapi import example
 from indexd.api.parse import DEFAULT_K, checked_id, namespace_of, search_from
 from indexd.api.results import result_from
@@ -21,15 +25,25 @@ from indexd.store.filters import Filters
 from indexd.store.search import Found, Mode, Search
 
 
-@post("/index/search", dto=Json[SearchIn], return_dto=None, status_code=200, operation_id="Search")
+@post(
+    "/index/search",
+    opt=scope("read"),
+    dto=Json[SearchIn],
+    return_dto=None,
+    status_code=200,
+    operation_id="Search",
+)
 async def search(
     data: Annotated[SearchIn, Body(examples=example(openapi.SEARCH))],
     service: NamedDependency[Service],
+    access: NamedDependency[Access],
 ) -> SearchOut:
     """Find the k chunks of the highest score, by meaning or by their words."""
     started = time.perf_counter()
+    check_search(data, service.settings)
     wanted = search_from(data, max_k=service.settings.max_k)
     structlog.contextvars.bind_contextvars(namespace=wanted.namespace)
+    wanted = msgspec.structs.replace(wanted, namespace=access.reads(wanted.namespace))
     found = await _found(wanted, service)
     results = [
         result_from(hit, wanted.namespace, wanted.filters, include_weights=data.include_weights)
@@ -37,7 +51,7 @@ async def search(
     ]
     if wanted.mode == "vector":
         service.exposures.note(wanted.namespace, found.hits)
-    return _answer(results, wanted.mode, found.scored, started, service)
+    return _answer(results, wanted.mode, found, started, service)
 
 
 async def _found(wanted: Search, service: Service) -> Found:
@@ -53,41 +67,50 @@ async def _found(wanted: Search, service: Service) -> Found:
 
 
 @post(
-    "/index/related", dto=Json[RelatedIn], return_dto=None, status_code=200, operation_id="Related"
+    "/index/related",
+    opt=scope("read"),
+    dto=Json[RelatedIn],
+    return_dto=None,
+    status_code=200,
+    operation_id="Related",
 )
 async def related(
     data: Annotated[RelatedIn, Body(examples=example(openapi.RELATED))],
     service: NamedDependency[Service],
+    access: NamedDependency[Access],
 ) -> SearchOut:
     """Find the k documents nearest to a document, each by its best chunk."""
     started = time.perf_counter()
     namespace, doc_id = namespace_of(data.namespace), checked_id(data.doc_id, "doc_id")
     structlog.contextvars.bind_contextvars(namespace=namespace, doc_id=doc_id)
     k = min(data.k or DEFAULT_K, service.settings.max_k)
-    at = service.now()
+    at, inside = service.now(), access.reads(namespace)
     found = await service.database.read(
         lambda connection: store_related.related(
-            connection, namespace, doc_id, k=k, at=at, tuning=service.tuning
+            connection, inside, doc_id, k=k, at=at, tuning=service.tuning
         )
     )
     results = [
         result_from(hit, namespace, Filters(), include_weights=data.include_weights)
         for hit in found.hits
     ]
-    return _answer(results, "vector", found.scored, started, service)
+    return _answer(results, "vector", found, started, service)
 
 
 def _answer(
-    results: list[ResultOut], mode: Mode, scored: int, started: float, service: Service
+    results: list[ResultOut], mode: Mode, found: Found, started: float, service: Service
 ) -> SearchOut:
     """The answer, counted."""
     elapsed = time.perf_counter() - started
     service.metrics.queries.inc()
-    service.metrics.decays.inc(scored)
+    service.metrics.decays.inc(found.scored)
     service.metrics.query_duration.observe(elapsed)
+    service.metrics.degraded.inc(bool(found.degraded))
+    service.budget.observe(elapsed)
     return SearchOut(
         results=results,
         mode=mode,
         latency_ms=round(elapsed * 1000, 3),
         budget_ms=service.settings.budget_ms,
+        degraded=found.degraded,
     )

@@ -6,6 +6,8 @@ from litestar import get
 from litestar.di import NamedDependency
 
 from indexd import __version__, db, keeper
+from indexd.access import Access
+from indexd.api.auth import scope
 from indexd.api.structs import NamespaceOut, StatsOut, VersionOut
 from indexd.db import Connection, Versions
 from indexd.service import Service
@@ -22,8 +24,8 @@ class _Seen(NamedTuple):
     versions: Versions
 
 
-@get("/index/stats", operation_id="Stats")
-async def stats(service: NamedDependency[Service]) -> StatsOut:
+@get("/index/stats", opt=scope("read"), operation_id="Stats")
+async def stats(service: NamedDependency[Service], access: NamedDependency[Access]) -> StatsOut:
     """Documents and chunks, whole and by namespace."""
     rules = keeper.rules(service.settings)
 
@@ -37,6 +39,7 @@ async def stats(service: NamedDependency[Service]) -> StatsOut:
         )
 
     rows, serving, policy_hash, versions = await service.database.read(look)
+    rows = [row for row in rows if access.sees(row.namespace)]
     return StatsOut(
         total_documents=sum(row.documents for row in rows),
         total_chunks=sum(row.chunks for row in rows),

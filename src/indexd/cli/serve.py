@@ -1,19 +1,30 @@
 """`indexd serve`: the service, with its own PostgreSQL if it is given none."""
 
 import asyncio
+import functools
+import os
 import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 import msgspec
 import psycopg
 import structlog
 import uvicorn
+from litestar import Litestar
+from uvicorn.supervisors import Multiprocess
 
 from indexd import db, logs, migrate
 from indexd.app import create_app
 from indexd.cli.common import database_options, load, running_database
+from indexd.db import Database
 from indexd.errors import ConfigurationError
-from indexd.settings import Settings
+from indexd.metrics import MULTIPROCESS
+from indexd.service import now
+from indexd.settings import Settings, secret_from
+from indexd.store import keys
 from indexd.urls import libpq_url
 
 log = structlog.get_logger()
@@ -22,42 +33,101 @@ log = structlog.get_logger()
 @click.command()
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on.")
+@click.option("--workers", type=click.IntRange(1), help="Processes that share the port.")
+@click.option("--insecure", is_flag=True, help="Serve without keys on an address others can reach.")
 @database_options
 def serve(
-    host: str | None, port: int | None, database_url: str | None, data_dir: str | None
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    insecure: bool,
+    database_url: str | None,
+    data_dir: str | None,
 ) -> None:
     """Serve the HTTP API until SIGTERM."""
-    settings = load(database_url=database_url, data_dir=data_dir)
+    settings = load(database_url=database_url, data_dir=data_dir, workers=workers)
     default_host, default_port = settings.host_and_port
-    address = (host or default_host, default_port if port is None else port)
+    host, port = host or default_host, default_port if port is None else port
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    settings = msgspec.structs.replace(settings, bind_addr=address)
+    if not (settings.authenticates or settings.is_loopback or insecure):
+        raise ConfigurationError(
+            f"auth: off on {host}, which others can reach, needs --insecure as well"
+        )
     logs.configure(settings)
-    run(settings, *address)
+    run(settings)
 
 
-def run(settings: Settings, host: str, port: int) -> None:
-    with running_database(settings) as url:
+def run(settings: Settings) -> None:
+    host, port = settings.host_and_port
+    with running_database(settings) as url, metrics_folder(settings.workers):
         if settings.database_url is None:
             migrate.upgrade(url)
         require_ready(url)
-        app = create_app(msgspec.structs.replace(settings, database_url=url))
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                host=host,
-                port=port,
-                access_log=False,
-                log_config=None,
-                lifespan="on",
-                timeout_graceful_shutdown=settings.shutdown_seconds,
-                server_header=False,
-            )
-        )
+        ensure_admin_key(url, settings)
         own = "own" if settings.database_url is None else "external"
-        log.info("serving", host=host, port=port, database=own)
+        if not settings.authenticates:
+            log.warning("authentication is off: whoever reaches this address may do everything")
+        log.info("serving", host=host, port=port, database=own, workers=settings.workers)
+        # Pickled for the workers, so a function of this module and not the application itself.
+        made = functools.partial(application, msgspec.structs.replace(settings, database_url=url))
+        config = uvicorn.Config(
+            made,
+            factory=True,
+            host=host,
+            port=port,
+            workers=settings.workers,
+            # A worker that does not answer is killed. One that starts on a busy machine does not
+            # answer before it has imported all this, so 5 s would kill it again and again.
+            timeout_worker_healthcheck=60,
+            access_log=False,
+            log_config=None,
+            lifespan="on",
+            timeout_graceful_shutdown=settings.shutdown_seconds,
+            server_header=False,
+        )
         # uvicorn stops gracefully, then raises the signal again for whoever handled it before it.
         for stop in (signal.SIGTERM, signal.SIGINT):
             signal.signal(stop, lambda *_: None)
-        server.run()
+        if settings.workers == 1:
+            uvicorn.Server(config).run()
+        else:
+            Multiprocess(config, sockets=[config.bind_socket()]).run()
+
+
+def application(settings: Settings) -> Litestar:
+    logs.configure(settings)
+    return create_app(settings)
+
+
+@contextmanager
+def metrics_folder(workers: int) -> Iterator[None]:
+    """Where workers keep what they count, so that each answers /metrics for all."""
+    if workers == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="indexd-metrics-") as folder:
+        os.environ[MULTIPROCESS] = folder
+        yield
+
+
+def ensure_admin_key(url: str, settings: Settings) -> None:
+    """Raises ConfigurationError for a file that can't be read or holds no good key."""
+    if settings.admin_key_file is None:
+        return
+    secret = secret_from(settings.admin_key_file, "admin_key_file")
+    if len(secret) < keys.SHORTEST or not secret.isascii() or not secret.isprintable():
+        raise ConfigurationError(
+            f"admin_key_file: expected one line of {keys.SHORTEST} or more printable characters"
+        )
+
+    async def ensure() -> None:
+        async with Database(url, settings) as database:
+            await database.write(
+                lambda connection: keys.ensure_from_file(connection, secret, at=now())
+            )
+
+    asyncio.run(ensure())
 
 
 def require_ready(url: str) -> None:

@@ -22,6 +22,7 @@ class Attempt(msgspec.Struct, frozen=True):
     """One statement, and what must be set for it in its transaction.
 
     `slack` is the error of halfvec, twice, for the proof of the nearest; a scan needs none.
+    `reduced` is what the answer must say of itself.
     """
 
     settings: Sequence[str]
@@ -30,6 +31,7 @@ class Attempt(msgspec.Struct, frozen=True):
     expected: Facts
     scored: int
     slack: float | None
+    reduced: list[str] = []
 
 
 _seen: dict[tuple[str, int], Facts] = {}
@@ -86,6 +88,7 @@ def attempt(
         expected=space,
         scored=2 * k,
         slack=2 * epsilon(vector),
+        reduced=tuning.reduced,
     )
 
 

@@ -1,5 +1,6 @@
 """Dry runs of forget: what one found is kept as a plan, to be carried out as it was seen."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -91,13 +92,22 @@ async def _planned(
 
 
 async def carry_out(
-    connection: Connection, plan_id: UUID, *, reason: str, actor: str, at: datetime
+    connection: Connection,
+    plan_id: UUID,
+    *,
+    reason: str,
+    actor: str,
+    at: datetime,
+    namespaces: Collection[str] | None = None,
 ) -> Forgotten:
     """Remove exactly the planned documents in the version that was seen; once.
 
-    Raises PlanNotFound, also for one that expired or was carried out, and PlanDrifted.
+    Raises PlanNotFound, also for one that expired, was carried out, or reaches further than these
+    namespaces (None is all), and PlanDrifted.
     """
     condition = await _claim(connection, plan_id, at)
+    if namespaces is not None and condition.get("namespace") not in namespaces:
+        raise _unknown(plan_id)
     removal = Removal(Cause("manual", reason, actor, at, filter=condition))
     drift: list[dict[str, str]] = []
     drifted = 0
@@ -156,7 +166,7 @@ async def _claim(connection: Connection, plan_id: UUID, at: datetime) -> dict[st
     )
     row = await cursor.fetchone()
     if row is None:
-        raise PlanNotFound(f"plan {plan_id} is unknown, expired or carried out already")
+        raise _unknown(plan_id)
     condition: dict[str, Any] = row[0]
     return condition
 
@@ -210,3 +220,7 @@ async def _drop_expired(connection: Connection, at: datetime) -> None:
         """,
         {"at": at},
     )
+
+
+def _unknown(plan_id: UUID) -> PlanNotFound:
+    return PlanNotFound(f"plan {plan_id} is unknown, expired or carried out already")

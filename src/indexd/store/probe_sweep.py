@@ -37,6 +37,8 @@ class Tuning(msgspec.Struct, frozen=True):
     """Sizes of the arms, and what a row costs in microseconds, as measured (docs/decay.md).
 
     `trusted` is the share of the similar arm, nearest first, beyond which chunks may be missing.
+    Under load (indexd.budget) `effort` is the share of the candidates that are looked at, and after
+    `scored_limit` rows a search that has k results leaves it at those.
     """
 
     ef: int | None = None
@@ -50,10 +52,18 @@ class Tuning(msgspec.Struct, frozen=True):
     swept_row: float = 0.5
     exact_row: float = 1.2
     statement: float = 300.0
+    effort: float = 1.0
+    scored_limit: float = math.inf
 
     def first_ef(self, chunks: int) -> int:
         """The recall of one ef falls as the index grows; the square root keeps it."""
-        return self.ef or int(min(max(113 * math.sqrt(chunks / 40_000), 100), self.ef_max))
+        full = self.ef or min(max(113 * math.sqrt(chunks / 40_000), 100), self.ef_max)
+        return max(int(full * self.effort), 1)
+
+    @property
+    def reduced(self) -> list[str]:
+        """What an answer over the index says of itself."""
+        return ["index"] if self.effort < 1 else []
 
 
 class Key(msgspec.Struct, frozen=True, order=True):
@@ -75,6 +85,7 @@ class Best:
         self.k = k
         self.per_document = per_document
         self.scored = 0
+        self.cut = False
         self._keys: dict[tuple[str, int], Key] = {}
 
     def take(self, rows: Sequence[tuple[str, int, str, float]]) -> None:
@@ -202,6 +213,9 @@ async def probe_and_sweep(
         open_ranges = _open(swept, space, at, upper, best.kth)
         if not open_ranges:
             return best
+        if best.scored >= tuning.scored_limit:
+            best.cut = True
+            return best
         sweeping = _chunks(open_ranges, spread) * tuning.swept_row + tuning.statement
 
         deeper, ef_next, ef_deeper = math.inf, wanted, wanted
@@ -219,6 +233,9 @@ async def probe_and_sweep(
                 deeper, ef_deeper = cost, ef_next
 
         if min(sweeping, deeper) > matching * tuning.exact_row:
+            if matching > tuning.scored_limit:
+                best.cut = True
+                return best
             return await _exact(connection, best, filters, values, matching)
         if deeper < math.inf:
             wanted = ef_deeper

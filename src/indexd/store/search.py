@@ -32,10 +32,11 @@ class Search(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """The answer, and how many chunks were scored for it."""
+    """The answer, how many chunks were scored for it, and what was left out: index, sweep."""
 
     hits: list[Hit]
     scored: int
+    degraded: list[str] = []
 
 
 def attempt(search: Search, *, at: datetime, tuning: Tuning) -> Attempt | None:
@@ -50,7 +51,7 @@ def attempt(search: Search, *, at: datetime, tuning: Tuning) -> Attempt | None:
 def proven(attempt: Attempt, rows: Sequence[tuple[Any, ...]]) -> Found | None:
     """What the attempt found, if that is the answer."""
     hits = attempts.proven(attempt, rows)
-    return None if hits is None else Found(hits, attempt.scored)
+    return None if hits is None else Found(hits, attempt.scored, attempt.reduced)
 
 
 async def search(connection: Connection, search: Search, *, at: datetime, tuning: Tuning) -> Found:
@@ -128,7 +129,7 @@ async def by_vector(
             "chosen_ordinals": [key.ordinal for key in chosen],
         },
     )
-    return Found(found, keys.scored)
+    return Found(found, keys.scored, [*tuning.reduced, *(["sweep"] if keys.cut else [])])
 
 
 _CHOSEN = """

@@ -1,0 +1,176 @@
+"""Twice the load the service can bear: what is answered, how fast, and how soon it recovers.
+
+Open loop: requests are sent at their times whether or not earlier ones are answered. The load it
+can bear is measured first, by as many clients at once as there are turns.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks import ground
+
+SECONDS = 20
+DOCUMENTS = 4_000
+DIMENSION = 384
+SETTINGS: dict[str, dict[str, str]] = {
+    "defaults": {},
+    "pool 2": {"INDEXD_POOL_SIZE": "2"},
+    "pool 2, no waiting": {"INDEXD_POOL_SIZE": "2", "INDEXD_QUEUE_LENGTH": "1"},
+}
+
+
+class Answer(msgspec.Struct):
+    at: float
+    status: int
+    seconds: float
+
+
+class Wire:
+    """Connections that are kept. A client library's own work would be most of what is measured."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def post(self, body: bytes) -> int:
+        """The status; 0 where the connection broke."""
+        kept = bool(self._free)
+        try:
+            reader, writer = (
+                self._free.pop()
+                if self._free
+                else await asyncio.open_connection("127.0.0.1", self._port)
+            )
+            writer.write(
+                b"POST /index/search HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
+            await reader.readexactly(length)
+        except (OSError, asyncio.IncompleteReadError):
+            # The server closes connections that were not used for a while.
+            return await self.post(body) if kept else 0
+        if b"connection: close" in head:
+            writer.close()
+        else:
+            self._free.append((reader, writer))
+        return int(head.split()[1])
+
+    def close(self) -> None:
+        for _, writer in self._free:
+            writer.close()
+
+
+async def _one(client: Wire, body: bytes, into: list[Answer]) -> None:
+    started = time.perf_counter()
+    status = await client.post(body)
+    into.append(Answer(started, status, time.perf_counter() - started))
+
+
+async def _closed(client: Wire, bodies: list[bytes], clients: int, seconds: float) -> list[Answer]:
+    answers: list[Answer] = []
+    until = time.perf_counter() + seconds
+
+    async def ask(place: int) -> None:
+        while time.perf_counter() < until:
+            place += 1
+            await _one(client, bodies[place % len(bodies)], answers)
+
+    await asyncio.gather(*(ask(number) for number in range(clients)))
+    return answers
+
+
+async def _open(
+    client: Wire, bodies: list[bytes], per_second: float, seconds: float
+) -> list[Answer]:
+    answers: list[Answer] = []
+    tasks = []
+    started = time.perf_counter()
+    for number in range(int(per_second * seconds)):
+        if (early := started + number / per_second - time.perf_counter()) > 0:
+            await asyncio.sleep(early)
+        tasks.append(asyncio.create_task(_one(client, bodies[number % len(bodies)], answers)))
+    await asyncio.gather(*tasks)
+    return answers
+
+
+def _ms(answers: list[Answer], share: float) -> str:
+    return f"{ground.quantile_ms([a.seconds for a in answers], share):.1f}" if answers else "-"
+
+
+async def _measure(port: int, name: str, bodies: list[bytes], turns: int) -> list[Any]:
+    client = Wire(port)
+    await _closed(client, bodies, 1, 2)
+    most = await _closed(client, bodies, turns, 8)
+    capacity = sum(a.status == 200 for a in most) / 8
+    calm = await _open(client, bodies, capacity / 2, 8)
+    loaded = await _open(client, bodies, 2 * capacity, SECONDS)
+    began = min(a.at for a in loaded)
+    # The first quarter is the burst that may wait.
+    steady = [a for a in loaded if a.at > began + SECONDS / 2]
+    accepted = [a for a in steady if a.status == 200]
+    refused = [a for a in steady if a.status in (429, 503)]
+    ended = time.perf_counter()
+    recovery = "over 10"
+    while time.perf_counter() < ended + 10:
+        after = await _open(client, bodies, capacity / 2, 0.5)
+        if all(a.status == 200 for a in after) and float(_ms(after, 0.95)) <= 1.5 * float(
+            _ms(calm, 0.95)
+        ):
+            recovery = f"{time.perf_counter() - ended - 0.5:.1f}"
+            break
+    client.close()
+    statuses = Counter(a.status for a in loaded)
+    return [
+        name,
+        f"{capacity:.0f}",
+        _ms(calm, 0.95),
+        _ms(most, 0.95),
+        _ms(accepted, 0.95),
+        f"{len(refused) / max(len(steady), 1):.0%}",
+        _ms(refused, 0.95),
+        dict(sorted(statuses.items())),
+        recovery,
+    ]
+
+
+def run() -> None:
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(DOCUMENTS, DIMENSION)).round(4)
+    lines = b"".join(
+        msgspec.json.encode(
+            {
+                "doc_id": f"d{row}",
+                "namespace": "load",
+                "chunks": [{"text": "", "meta": {"embedding": vectors[row].tolist()}}],
+            }
+        )
+        + b"\n"
+        for row in range(DOCUMENTS)
+    )
+    bodies = [
+        msgspec.json.encode({"namespace": "load", "embedding": vectors[row].tolist()})
+        for row in range(200)
+    ]
+    rows = []
+    with ground.postgres() as server:
+        url = ground.empty_database(server, "overload")
+        for name, environ in SETTINGS.items():
+            with ground.serving(url, environ) as (client, _):
+                client.post("/index/bulk", content=lines, headers=ground.NDJSON).raise_for_status()
+                turns = int(environ.get("INDEXD_POOL_SIZE", "16"))
+                rows.append(asyncio.run(_measure(client.base_url.port or 80, name, bodies, turns)))
+    ground.print_table(
+        f"Twice the load that can be borne for {SECONDS} s, its second half; ms",
+        [
+            *("settings", "requests/s borne", "p95 at half of it", "p95 at all of it"),
+            *("p95 accepted", "refused", "p95 refused", "answers of all", "recovery, s"),
+        ],
+        rows,
+    )

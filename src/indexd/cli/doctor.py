@@ -1,0 +1,137 @@
+"""`indexd doctor`: everything that can be wrong with an installation, one line each."""
+
+import asyncio
+import platform
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import click
+import psycopg
+
+from indexd import __version__, db, keeper, policy
+from indexd.cli.common import database_options, load, running_database
+from indexd.db import Check, Connection
+from indexd.errors import ConfigurationError
+from indexd.service import now
+from indexd.settings import Settings
+from indexd.store import indexes, keys
+
+CLOCKS_APART = timedelta(seconds=2)
+"""Decay and expiry go by this program's clock, so two servers should agree."""
+
+LEAST_FREE = 0.05
+"""Of the disk. PostgreSQL stops where it is full, and building an index needs room beside it."""
+
+BESIDE_THE_POOL = 4
+"""Connections of a process that are no requests': readiness, keys, keeper, an admin's psql."""
+
+
+@click.command()
+@database_options
+def doctor(database_url: str | None, data_dir: str | None) -> None:
+    """Check versions, settings, database, indexes, disk and clock; exit 1 if any is not well."""
+    settings = load(database_url=database_url, data_dir=data_dir)
+    well = True
+    for check in _look(settings):
+        click.echo(str(check))
+        well = well and check.ok
+    if not well:
+        sys.exit(1)
+
+
+def _look(settings: Settings) -> list[Check]:
+    found = [
+        Check("program", True, f"indexd {__version__} on Python {platform.python_version()}"),
+        *_settings(settings),
+    ]
+    try:
+        with running_database(settings) as url:
+            found += asyncio.run(_database(url, settings))
+    except (psycopg.OperationalError, ConfigurationError) as error:
+        found.append(Check("database", False, str(error).splitlines()[0]))
+    return found
+
+
+def _settings(settings: Settings) -> list[Check]:
+    found = []
+    try:
+        loaded = policy.load(settings.policies_path)
+        found.append(Check("policies", True, f"{loaded.source}, hash {loaded.hash[:12]}"))
+    except ConfigurationError as error:
+        found.append(Check("policies", False, error.message))
+    address = settings.bind_addr
+    if settings.authenticates or settings.is_loopback:
+        wanted = "keys are wanted" if settings.authenticates else "open to this machine"
+        found.append(Check("access", True, f"{address}: {wanted}"))
+    else:
+        found.append(Check("access", False, f"{address}: open to all who can reach it"))
+    if settings.database_url is None:
+        found.append(_disk(settings.data_path))
+    return found
+
+
+def _disk(path: Path) -> Check:
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    usage = shutil.disk_usage(there)
+    free = usage.free / usage.total
+    detail = f"{usage.free / 2**30:.1f} GiB free, {free:.0%}, at {there}"
+    return Check("disk", free >= LEAST_FREE, detail)
+
+
+async def _database(url: str, settings: Settings) -> list[Check]:
+    async with keeper.connected(url) as connection:
+        found = db.checks(await db.versions(connection))
+        if all(check.ok for check in found):
+            found += [check async for check in _inside(connection, settings)]
+        return found
+
+
+async def _inside(connection: Connection, settings: Settings) -> AsyncIterator[Check]:
+    cursor = await connection.execute("""
+        SELECT clock_timestamp(),
+               current_setting('max_connections')::int,
+               pg_database_size(current_database())
+    """)
+    row = await cursor.fetchone()
+    if row is None:
+        return
+    at, connections, size = row
+    apart = abs(now() - at)
+    yield Check("clock", apart < CLOCKS_APART, f"{apart.total_seconds():.1f} s from the database's")
+    wanted = settings.workers * (settings.pool_size + BESIDE_THE_POOL)
+    yield Check(
+        "connections",
+        wanted < connections,
+        f"one server takes up to {wanted}, the database allows {connections}",
+    )
+    yield Check("size", True, f"{size / 2**20:,.0f} MiB")
+    yield await _indexes(connection, settings)
+    if settings.authenticates:
+        moment = now()
+        admins = [
+            key
+            for key in await keys.every(connection)
+            if key.scope == "admin" and key.state(moment) == "valid"
+        ]
+        detail = f"{len(admins)} for admins" if admins else "none for admins: `indexd keys create`"
+        yield Check("keys", bool(admins), detail)
+
+
+async def _indexes(connection: Connection, settings: Settings) -> Check:
+    namespaces = await indexes.look(connection)
+    states = [one.state for one in indexes.serving(namespaces, keeper.rules(settings)).values()]
+    broken = [
+        index.name
+        for one in namespaces
+        for index in one.indexes
+        if not index.valid and index.done is None
+    ]
+    detail = (
+        f"{states.count('hnsw')} serve, {states.count('building')} wanted, {len(broken)} broken"
+    )
+    if broken:
+        detail += "; a running server builds them anew"
+    return Check("indexes", not broken, detail)

@@ -1,0 +1,134 @@
+"""`indexd keys`: who may call the API."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from indexd import keeper, keyring
+from indexd.access import SCOPES, Scope
+from indexd.api.parse import namespace_of
+from indexd.cli.common import database_options, load, running_database
+from indexd.db import Connection
+from indexd.errors import ConfigurationError, NotFound
+from indexd.service import now
+from indexd.settings import Settings
+from indexd.store import keys as store
+
+SPREAD_SECONDS = 5.0
+"""How long a command waits for the servers to know of a change."""
+
+_DAYS = re.compile(r"([1-9][0-9]{0,4})d")
+
+
+@click.group()
+def keys() -> None:
+    """API keys: make one, list them, revoke one."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--scope", type=click.Choice(SCOPES), default="read", show_default=True)
+@click.option("--namespace", "namespaces", multiple=True, help="Limit it to this; may be repeated.")
+@click.option("--expires", help="Days from now such as 90d, or a time such as 2027-01-01T00:00Z.")
+@database_options
+def create(
+    name: str,
+    scope: Scope,
+    namespaces: tuple[str, ...],
+    expires: str | None,
+    database_url: str | None,
+    data_dir: str | None,
+) -> None:
+    """Make a key called NAME and print it, this once; the database keeps only its hash."""
+    if not (name.strip() and name.isprintable() and len(name) <= 128):
+        raise ConfigurationError("NAME: expected 1 to 128 printable characters")
+    at = now()
+    expires_at = expiry(expires, at) if expires else None
+    limits = sorted({namespace_of(one) for one in namespaces}) or None
+
+    async def make(connection: Connection) -> None:
+        secret = store.new_secret()
+        async with connection.transaction():
+            made = await store.create(
+                connection,
+                secret,
+                name=name,
+                scope=scope,
+                namespaces=limits,
+                at=at,
+                expires_at=expires_at,
+            )
+        if not made:
+            raise ConfigurationError(f"there is a key called {name!r}; revoke it first")
+        click.echo(secret)
+        click.echo("Shown this once: keep it where secrets are kept.", err=True)
+
+    _run(load(database_url=database_url, data_dir=data_dir), make)
+
+
+@keys.command("list")
+@database_options
+def list_(database_url: str | None, data_dir: str | None) -> None:
+    """List all keys there ever were, without the secret part."""
+
+    async def look(connection: Connection) -> None:
+        at = now()
+        click.echo(f"{'prefix':12} {'state':8} {'scope':6} {'expires':20} {'namespaces':20} name")
+        for key in await store.every(connection):
+            ends = key.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ") if key.expires_at else "never"
+            limits = "all" if key.namespaces is None else ",".join(key.namespaces)
+            click.echo(
+                f"{key.prefix:12} {key.state(at):8} {key.scope:6} {ends:20} {limits:20} {key.name}"
+            )
+
+    _run(load(database_url=database_url, data_dir=data_dir), look)
+
+
+@keys.command()
+@click.argument("name_or_prefix")
+@database_options
+def revoke(name_or_prefix: str, database_url: str | None, data_dir: str | None) -> None:
+    """Revoke the key of this name or prefix; returns when every server refuses it."""
+
+    async def end(connection: Connection) -> None:
+        async with connection.transaction():
+            revoked = await store.revoke(connection, name_or_prefix, at=now())
+        if not revoked:
+            raise NotFound(f"there is no valid key {name_or_prefix!r}")
+        servers = await keyring.spread(connection, wait_seconds=SPREAD_SECONDS)
+        for key in revoked:
+            click.echo(f"revoked {key.prefix} {key.name}")
+        if servers is None:
+            raise ConfigurationError(
+                "a server has not read the keys since; it stops believing the old ones in 2 seconds"
+            )
+        click.echo(f"known to all servers there are: {servers}")
+
+    _run(load(database_url=database_url, data_dir=data_dir), end)
+
+
+def expiry(text: str, at: datetime) -> datetime:
+    """Raises ConfigurationError for what is neither days nor a time to come."""
+    if days := _DAYS.fullmatch(text):
+        return at + timedelta(days=int(days[1]))
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or moment <= at:
+        raise ConfigurationError(
+            "--expires: expected days such as 90d, or a time to come such as 2027-01-01T00:00Z"
+        )
+    return moment.astimezone(UTC)
+
+
+def _run(settings: Settings, work: Callable[[Connection], Awaitable[None]]) -> None:
+    async def connected(url: str) -> None:
+        async with keeper.connected(url) as connection:
+            await work(connection)
+
+    with running_database(settings) as url:
+        asyncio.run(connected(url))

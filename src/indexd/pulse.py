@@ -1,0 +1,38 @@
+"""What a process looks at every second: the budget, and the gauges of its pool."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from indexd.service import Service
+
+SECONDS = 1.0
+
+
+@asynccontextmanager
+async def beating(service: Service) -> AsyncIterator[None]:
+    task = asyncio.create_task(_beat(service))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _beat(service: Service) -> None:
+    while True:
+        look(service)
+        await asyncio.sleep(SECONDS)
+
+
+def look(service: Service) -> None:
+    budget, metrics, database = service.budget, service.metrics, service.database
+    before = budget.times_exceeded
+    budget.judge()
+    metrics.over_budget.inc(budget.times_exceeded - before)
+    metrics.budget_p95.set(budget.p95)
+    metrics.budget_rung.set(budget.rung)
+    metrics.pool_size.set(database.pool.get_stats().get("pool_size", 0))
+    metrics.pool_busy.set(database.admission.busy)
+    metrics.pool_waiting.set(database.admission.waiting)

@@ -1,0 +1,196 @@
+"""Turns at the database: bursts wait, overload does not."""
+
+import asyncio
+from collections import Counter
+
+import msgspec
+import pytest
+from litestar.testing import AsyncTestClient
+
+from indexd.admission import CALM, Admission
+from indexd.app import create_app
+from indexd.errors import Overloaded
+from indexd.settings import Settings
+from tests.conftest import document, service_of
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def admission(size: int = 1, length: int = 2, seconds: float = 5, **rest: object) -> Admission:
+    return Admission(size, length=length, seconds=seconds, **rest)  # type: ignore[arg-type]
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_turns_come_in_order_and_no_more_at_a_time_than_allowed() -> None:
+    gate, came, together, most = admission(size=2, length=10), [], 0, 0
+
+    async def one(number: int) -> None:
+        nonlocal together, most
+        async with gate.turn():
+            together += 1
+            most = max(most, together)
+            came.append(number)
+            await asyncio.sleep(0)
+            together -= 1
+
+    await asyncio.gather(*(one(number) for number in range(10)))
+    assert came == list(range(10))
+    assert most == 2
+    assert (gate.busy, gate.waiting) == (0, 0)
+
+
+async def test_a_full_queue_refuses_at_once_and_says_why() -> None:
+    refused: Counter[str] = Counter()
+    gate = admission(refused=lambda why: refused.update([why]))
+    async with gate.turn():
+        waiting = [asyncio.create_task(_take(gate)) for _ in range(2)]
+        await settle()
+        with pytest.raises(Overloaded):
+            await _take(gate)
+    await asyncio.gather(*waiting)
+    assert refused == {"queue": 1}
+    assert (gate.busy, gate.waiting) == (0, 0)
+
+
+async def test_waiting_ends_after_the_time_set() -> None:
+    refused: Counter[str] = Counter()
+    gate = admission(seconds=0.02, refused=lambda why: refused.update([why]))
+    async with gate.turn():
+        with pytest.raises(Overloaded):
+            await _take(gate)
+    assert refused == {"wait": 1}
+    assert (gate.busy, gate.waiting) == (0, 0)
+
+
+async def test_one_who_leaves_the_queue_takes_no_turn_away() -> None:
+    gate = admission()
+    async with gate.turn():
+        first, second = (asyncio.create_task(_take(gate)) for _ in range(2))
+        await settle()
+        first.cancel()
+        await settle()
+        assert gate.waiting == 1
+    await second
+    # Cancelled in the moment the turn came.
+    async with gate.turn():
+        third = asyncio.create_task(_take(gate))
+        await settle()
+    third.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await third
+    assert (gate.busy, gate.waiting) == (0, 0)
+
+
+async def test_a_queue_that_stands_is_cut_short_until_it_is_calm() -> None:
+    clock = Clock()
+    gate = admission(size=4, length=8, seconds=5, clock=clock)
+    held = [asyncio.create_task(_hold(gate)) for _ in range(4)]
+    waiting = [asyncio.create_task(_hold(gate)) for _ in range(6)]
+    await settle()
+    assert gate.waiting == 6
+    clock.now += 5.1
+    with pytest.raises(Overloaded):
+        await _take(gate)
+    assert gate.shedding
+    for task in (*held, *waiting):
+        task.cancel()
+    await settle()
+    assert (gate.busy, gate.waiting) == (0, 0)
+
+    async def wanted(number: int) -> int:
+        tasks = [asyncio.create_task(_hold(gate)) for _ in range(number)]
+        await settle()
+        waits = gate.waiting
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return waits
+
+    assert await wanted(12) == 1
+    clock.now += CALM + 0.1
+    assert await wanted(12) == 8
+
+
+async def _take(gate: Admission) -> None:
+    async with gate.turn():
+        pass
+
+
+async def _hold(gate: Admission) -> None:
+    async with gate.turn():
+        await asyncio.sleep(60)
+
+
+async def test_an_overload_is_a_503_that_says_when_to_come_back(settings: Settings) -> None:
+    narrow = msgspec.structs.replace(settings, pool_size=1, queue_length=0)
+    app = create_app(narrow)
+    async with AsyncTestClient(app) as client:
+        service = service_of(app)
+        async with service.database.admission.turn():
+            answer = await client.post("/index/upsert", json=document("a", [1, 0]))
+            assert answer.status_code == 503
+            assert answer.json()["code"] == "overloaded"
+            assert answer.headers["retry-after"] == "1"
+            assert (await client.get("/readyz")).status_code == 200
+            metrics = (await client.get("/metrics")).text
+            assert 'index_requests_rejected_total{reason="queue"} 1.0' in metrics
+        answer = await client.post("/index/upsert", json=document("a", [1, 0]))
+        assert answer.status_code == 200
+
+
+async def test_more_requests_than_are_held_at_once_are_refused_unread(settings: Settings) -> None:
+    from indexd.api.in_flight import InFlight
+
+    app = create_app(msgspec.structs.replace(settings, max_requests=1))
+    held = next(one for one in app.middleware if isinstance(one, InFlight))
+    async with AsyncTestClient(app) as client:
+        held._held = 1
+        answer = await client.post("/index/upsert", json=document("a", [1, 0]))
+        assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+        assert answer.headers["retry-after"] == "1"
+        assert (await client.get("/healthz")).status_code == 200
+        held._held = 0
+        answer = await client.post("/index/upsert", json=document("a", [1, 0]))
+        assert answer.status_code == 200
+
+
+async def test_what_holds_a_document_too_long_is_a_503(settings: Settings, clone: object) -> None:
+    impatient = msgspec.structs.replace(settings, lock_timeout_seconds=0.1)
+    async with AsyncTestClient(create_app(impatient)) as client:
+        await client.post("/index/upsert", json=document("a", [1, 0]))
+        clone.execute("SELECT FROM indexd.documents FOR UPDATE")  # type: ignore[attr-defined]
+        answer = await client.post("/index/delete", json={"doc_id": "a", "namespace": "notes"})
+        clone.rollback()  # type: ignore[attr-defined]
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        assert answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("/index/upsert", document("a", [1, 0], [1, 0], [1, 0]), "chunks"),
+        ("/index/upsert", document("a", [1, 0], texts=["x" * 101]), "chunks[0].text"),
+        ("/index/search", {"query": "x" * 101}, "query"),
+        ("/index/search", {"query": {"text": "x" * 101}}, "query"),
+        ("/index/search", {"query": "x", "filters": {"tags": ["a", "b", "c"]}}, "filters.tags"),
+    ],
+)
+async def test_counts_and_sizes_have_limits(
+    settings: Settings, path: str, body: dict[str, object], named: str
+) -> None:
+    tight = msgspec.structs.replace(settings, max_chunks=2, max_text_chars=100, max_filter_values=2)
+    async with AsyncTestClient(create_app(tight)) as client:
+        answer = await client.post(path, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_field")
+        assert answer.json()["error"].startswith(named)
+        assert (await client.get("/index/stats")).json()["total_documents"] == 0

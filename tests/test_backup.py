@@ -1,0 +1,176 @@
+"""Backup, restore and doctor."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import psycopg
+import pytest
+from litestar.testing import AsyncTestClient
+
+from indexd import migrate
+from indexd.app import create_app
+from indexd.settings import Settings
+from tests.conftest import document
+
+
+def indexd(url: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "indexd", *arguments, "--database-url", url],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def empty(url: str, clone: psycopg.Connection[Any]) -> Iterator[str]:
+    """A second database, with nothing in it."""
+    clone.autocommit = True
+    clone.execute("DROP DATABASE IF EXISTS restored WITH (FORCE)")
+    clone.execute("CREATE DATABASE restored TEMPLATE template0")
+    yield url.replace(f"/{clone.info.dbname}?", "/restored?")
+    clone.execute("DROP DATABASE restored WITH (FORCE)")
+
+
+def contents(url: str) -> list[list[tuple[Any, ...]]]:
+    """Every row of every table, but for the mere statistics."""
+    with psycopg.connect(url) as connection:
+        tables = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'indexd' "
+            "AND tablename <> 'chunk_ages' ORDER BY 1"
+        ).fetchall()
+        return [
+            connection.execute(f'SELECT t::text FROM indexd."{name}" AS t ORDER BY 1').fetchall()
+            for (name,) in tables
+        ]
+
+
+def hnsw(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_class JOIN pg_index ON indexrelid = oid "
+            "WHERE relname LIKE 'hnsw%' AND indisvalid"
+        ).fetchone()
+        return row[0] if row else 0
+
+
+def wait_for_hnsw(url: str) -> None:
+    for _ in range(300):
+        if hnsw(url):
+            return
+        time.sleep(0.1)
+    pytest.fail("no index was built")
+
+
+async def test_what_was_backed_up_comes_back_and_its_index_by_itself(
+    url: str, empty: str, tmp_path: Path, rng: np.random.Generator, settings: Settings
+) -> None:
+    indexing = msgspec.structs.replace(settings, index_threshold=50, keeper_interval_seconds=0.2)
+    vectors = rng.normal(size=(100, 8))
+    search = {"namespace": "notes", "embedding": vectors[3].tolist(), "k": 5}
+    async with AsyncTestClient(create_app(indexing)) as client:
+        for row, vector in enumerate(vectors):
+            sent = document(f"d{row}", vector, texts=["Wörter"], metas=[{"tags": ["a/b"]}])
+            await client.post("/index/upsert", json=sent)
+        await client.post("/index/delete", json={"doc_id": "d99", "namespace": "notes"})
+        wait_for_hnsw(url)
+        before = (await client.post("/index/search", json=search)).json()["results"]
+    assert indexd(url, "keys", "create", "kept").returncode == 0
+
+    file = tmp_path / "memory.backup"
+    made = indexd(url, "backup", str(file))
+    assert made.returncode == 0, made.stderr
+    assert file.stat().st_mode & 0o077 == 0
+    assert indexd(url, "backup", str(file)).returncode == 1
+
+    restored = indexd(empty, "restore", str(file))
+    assert restored.returncode == 0, restored.stderr
+    assert contents(empty) == contents(url)
+    assert hnsw(empty) == 0
+    migrate.check(empty)
+    moved = msgspec.structs.replace(indexing, database_url=empty)
+    async with AsyncTestClient(create_app(moved)) as client:
+        wait_for_hnsw(empty)
+        assert (await client.post("/index/search", json=search)).json()["results"] == before
+
+
+def test_a_restore_overwrites_only_when_told_to(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "memory.backup"
+    assert indexd(url, "backup", str(file)).returncode == 0
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO indexd.namespaces VALUES ('later', 2, 0, 0, now())")
+    refused = indexd(url, "restore", str(file))
+    assert refused.returncode == 1
+    assert "--replace" in refused.stderr
+    assert any(("later" in row[0]) for table in contents(url) for row in table)
+    assert indexd(url, "restore", str(file), "--replace").returncode == 0
+    assert not any(("later" in row[0]) for table in contents(url) for row in table)
+
+
+def test_a_file_that_is_no_backup_changes_nothing(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "memory.backup"
+    file.write_text("no backup")
+    before = contents(url)
+    refused = indexd(url, "restore", str(file), "--replace")
+    assert refused.returncode == 1
+    assert "pg_restore failed" in refused.stderr
+    assert contents(url) == before
+
+
+def test_doctor_finds_an_installation_well(url: str) -> None:
+    found = indexd(url, "doctor")
+    assert found.returncode == 0, found.stdout + found.stderr
+    named = [line.partition(":")[0] for line in found.stdout.splitlines()]
+    assert named == [
+        *("program", "policies", "access", "database", "extension", "schema"),
+        *("clock", "connections", "size", "indexes"),
+    ]
+    assert "failed" not in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"INDEXD_POLICIES": "/no/such/file"}, "policies: failed"),
+        ({"INDEXD_BIND_ADDR": "0.0.0.0:80", "INDEXD_AUTH": "off"}, "access: failed"),
+        ({"INDEXD_AUTH": "keys"}, "keys: failed (none for admins"),
+        ({"INDEXD_POOL_SIZE": "5000"}, "connections: failed"),
+    ],
+)
+def test_doctor_names_what_is_not_well(url: str, environ: dict[str, str], named: str) -> None:
+    found = indexd(url, "doctor", **environ)
+    assert found.returncode == 1
+    assert named in found.stdout
+
+
+def test_doctor_finds_a_broken_index_and_an_old_schema(
+    url: str, clone: psycopg.Connection[Any]
+) -> None:
+    clone.autocommit = True
+    clone.execute("INSERT INTO indexd.namespaces VALUES ('notes', 2, 1, 1, now())")
+    name = "hnsw_ab5aa97074c454a0_2"
+    clone.execute(f"CREATE INDEX {name} ON indexd.chunks (doc_id)")
+    clone.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", [f"indexd.{name}"]
+    )
+    found = indexd(url, "doctor")
+    assert found.returncode == 1
+    assert "indexes: failed (0 serve, 0 wanted, 1 broken" in found.stdout
+    migrate.downgrade(url, "-1")
+    assert "run `indexd db upgrade`" in indexd(url, "doctor").stdout
+
+
+def test_doctor_says_that_there_is_no_database() -> None:
+    found = indexd("postgresql://nobody@127.0.0.1:1/none", "doctor")
+    assert found.returncode == 1
+    assert "database: failed" in found.stdout
+    assert "Traceback" not in found.stderr

@@ -1,0 +1,157 @@
+"""What is in deploy/, the compose file and the Dockerfile, as far as no engine is needed."""
+
+import configparser
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from indexd.metrics import Metrics
+from indexd.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+API = COMPOSE["services"]["api"]
+
+
+def exported() -> set[str]:
+    """The names of all samples that /metrics can have."""
+    metrics = Metrics()
+    metrics.forgotten.labels("n", "manual")
+    metrics.purges.labels("n", "oldest")
+    names = set()
+    for line in metrics.render({"n": 1}).decode().splitlines():
+        if line.startswith("# TYPE"):
+            _, _, name, kind = line.split()
+            names |= {name} if kind != "histogram" else {f"{name}_{s}" for s in _HISTOGRAM}
+    return names
+
+
+_HISTOGRAM = ("bucket", "sum", "count")
+
+
+def expressions() -> list[str]:
+    board = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    rules = yaml.safe_load((DEPLOY / "alerts.yml").read_text())
+    return [target["expr"] for panel in board["panels"] for target in panel["targets"]] + [
+        rule["expr"] for group in rules["groups"] for rule in group["rules"]
+    ]
+
+
+def test_dashboard_and_alerts_speak_of_metrics_that_are_exported() -> None:
+    names = exported()
+    used = {name for text in expressions() for name in re.findall(r"\bindex_[a-z0-9_]+", text)}
+    assert used <= names
+    assert all(text.count("(") == text.count(")") for text in expressions())
+
+
+def test_every_metric_of_the_contract_is_exported() -> None:
+    assert exported() >= {
+        "index_queries_total",
+        "index_query_duration_seconds_bucket",
+        "index_items_total",
+        "index_items_forgotten_total",
+        "index_decay_applied_total",
+        "index_retention_purges_total",
+    }
+
+
+def settings_of(environ: dict[str, str]) -> None:
+    for variable in environ:
+        if variable.startswith(PREFIX):
+            assert variable.removeprefix(PREFIX).lower() in Settings.__struct_fields__, variable
+
+
+def test_the_api_is_on_loopback_only_and_starts_after_the_migration() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+    assert API["ports"] == ["127.0.0.1:8080:8080"]
+    assert API["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    migrate = COMPOSE["services"]["migrate"]
+    assert (migrate["command"], migrate["restart"]) == (["db", "upgrade"], "no")
+    assert migrate["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+
+
+def test_compose_knows_its_settings_and_reads_its_secrets_from_files() -> None:
+    for name, service in COMPOSE["services"].items():
+        environ = service.get("environment", {})
+        settings_of(environ)
+        for secret in service.get("secrets", []):
+            assert secret in COMPOSE["secrets"], name
+        for variable, value in environ.items():
+            if "PASSWORD" in variable or "KEY" in variable:
+                assert variable.endswith("_FILE"), name
+                assert Path(value).name in service["secrets"], name
+        for volume in service.get("volumes", []):
+            source = volume.partition(":")[0]
+            if source.startswith("./"):
+                assert (ROOT / source).exists(), source
+            else:
+                assert source in COMPOSE["volumes"], source
+        assert ":" in service.get("image", "indexd:own"), name
+        assert not service.get("image", "").endswith(":latest"), name
+    assert all(
+        service.get("profiles")
+        for name, service in COMPOSE["services"].items()
+        if name not in ("postgres", "migrate", "api")
+    )
+
+
+def test_the_image_is_built_from_the_lock_file_by_one_who_is_not_root() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    last = text.rpartition("\nFROM ")[2]
+    assert re.search(r"^USER [1-9]\d*$", last, re.MULTILINE)
+    assert "--require-hashes -r deploy/requirements.lock" in text
+    ignored = (ROOT / ".dockerignore").read_text()
+    for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        for source in line.split():
+            assert (ROOT / source).exists(), source
+            assert f"!{source}" in ignored, source
+    settings_of(dict.fromkeys(re.findall(r"\b(INDEXD_[A-Z_]+)=", text), ""))
+
+
+def test_the_images_lock_file_is_part_of_the_projects() -> None:
+    """It leaves out what only development needs, and nothing differs."""
+    whole, part = (_locked(path / "requirements.lock") for path in (ROOT, DEPLOY))
+    assert part.items() <= whole.items()
+    assert "pytest" in whole
+    assert "pytest" not in part
+    wanted = re.findall(r'^    "([a-z-]+)', _dependencies(), re.MULTILINE)
+    assert set(wanted) <= set(part)
+
+
+def _dependencies() -> str:
+    text = (ROOT / "pyproject.toml").read_text()
+    return text.partition("\ndependencies = [")[2].partition("\n]")[0]
+
+
+def _locked(path: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9._-]+)(?:\[.*\])?==(\S+)", path.read_text(), re.MULTILINE))
+
+
+def test_the_unit_runs_the_service_as_nobody_in_particular() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    text = (DEPLOY / "indexd.service").read_text()
+    unit.read_string(text)
+    assert set(unit.sections()) == {"Unit", "Service", "Install"}
+    assert unit["Service"]["DynamicUser"] == "yes"
+    assert unit["Service"]["ExecStart"].endswith("/indexd serve")
+    environ = dict(
+        line.removeprefix("Environment=").split("=", 1)
+        for line in text.splitlines()
+        if line.startswith("Environment=")
+    )
+    settings_of(environ)
+    assert environ["INDEXD_AUTH"] == "keys"
+
+
+def test_prometheus_is_told_where_and_with_which_key() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+    [job] = config["scrape_configs"]
+    assert job["static_configs"][0]["targets"] == ["api:8080"]
+    key = Path(job["authorization"]["credentials_file"]).name
+    assert key in COMPOSE["services"]["prometheus"]["secrets"]
