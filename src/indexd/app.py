@@ -1,15 +1,25 @@
 """The application, put together: the only place that knows all its parts."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import datetime
 
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
-from indexd import __version__, keeper, policy
-from indexd.api import documents, forget, health, lifecycle, problems, retention, search, stats
+from indexd import __version__, embedders, keeper, policy
+from indexd.api import (
+    documents,
+    embed,
+    forget,
+    health,
+    lifecycle,
+    problems,
+    retention,
+    search,
+    stats,
+)
 from indexd.api.openapi import PlainPage
 from indexd.api.request_log import RequestLog
 from indexd.db import Database
@@ -30,13 +40,14 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
     url = settings.database_url
     tuning = Tuning(ef=settings.search_ef, max_scan_tuples=settings.search_max_scan_tuples)
     metrics = Metrics()
+    embedder = embedders.of(settings, metrics)
     exposures = Exposures(metrics, settings.relevance_limit)
-    service = Service(settings, Database(url, settings), metrics, tuning, exposures, now)
+    service = Service(settings, Database(url, settings), metrics, tuning, exposures, now, embedder)
     wanted = policy.load(settings.policies_path)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        async with service.database, keeper.running(url, settings):
+        async with service.database, keeper.running(url, settings), embedder or nullcontext():
             with suppress(DatabaseUnavailable):  # /readyz tells; the next start loads them
                 await service.database.write(lambda connection: policies.apply(connection, wanted))
             async with exposures.flushed(service.database, now, settings.relevance_flush_seconds):
@@ -47,6 +58,7 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
             documents.upsert,
             documents.bulk,
             documents.delete,
+            embed.embed_text,
             search.search,
             search.related,
             stats.stats,

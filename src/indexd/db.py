@@ -44,7 +44,7 @@ class Database:
             # After this long a failed connection is left to the next request that wants one,
             # so that a database that was away for an hour is found at once when it is back.
             reconnect_timeout=2,
-            configure=_configure,
+            configure=configure,
             open=False,
             name="indexd",
             kwargs={
@@ -158,7 +158,8 @@ def translated(error: psycopg.Error) -> Exception:
     return error
 
 
-async def _configure(connection: Connection) -> None:
+async def configure(connection: Connection) -> None:
+    """Teach a connection the vector type."""
     # Registered last, the binary form is the one used: as text a vector costs 1 to 2 ms more.
     await register_vector_async(connection)
 
@@ -193,11 +194,16 @@ async def versions(connection: Connection) -> Versions:
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One line of /readyz."""
+    """One line of /readyz. One that is not `needed` only degrades the service."""
 
     name: str
     ok: bool
     detail: str
+    needed: bool = True
+
+    @property
+    def word(self) -> str:
+        return "ok" if self.ok else "failed" if self.needed else "degraded"
 
 
 def checks(found: Versions) -> list[Check]:

@@ -9,15 +9,18 @@
     │   ├── DimensionMismatch     400 dimension_mismatch
     │   ├── DuplicateChunkId      400 duplicate_chunk_id
     │   ├── MissingQuery          400 missing_query
+    │   ├── ModelMismatch         400 embedding_model_mismatch
     │   └── UnsafeForget          400 unsafe_forget          (with a hint)
     ├── NotFound                  404 not_found
     │   └── PlanNotFound          404 plan_not_found
     ├── PlanDrifted               409 plan_drifted           (with the drift)
     ├── BodyTooLarge              413 body_too_large
     ├── UnsupportedContentType    415 unsupported_content_type
+    ├── UnknownNamespace          422 unknown_namespace
     └── Unavailable               503 unavailable            (with Retry-After)
         ├── DatabaseUnavailable   503 database_unavailable
         └── EmbedderUnavailable   503 embedder_unavailable
+            └── EmbedderRefused   503 embedder_unavailable
 
 The message is one sentence that says what is wrong and what was expected. It never holds a text,
 a vector or a key of a client; ids and counts it may hold.
@@ -87,6 +90,12 @@ class DuplicateChunkId(InvalidRequest):
     code = "duplicate_chunk_id"
 
 
+class ModelMismatch(InvalidRequest):
+    """The embedding comes from another model than the namespace's."""
+
+    code = "embedding_model_mismatch"
+
+
 class MissingQuery(InvalidRequest):
     """A search needs an embedding or a text."""
 
@@ -133,12 +142,19 @@ class UnsupportedContentType(IndexdError):
     code = "unsupported_content_type"
 
 
+class UnknownNamespace(IndexdError):
+    """The namespace is not one of those that this route knows."""
+
+    status = 422
+    code = "unknown_namespace"
+
+
 class Unavailable(IndexdError):
     """Something the request needs is not there for the moment."""
 
     status = 503
     code = "unavailable"
-    retry_after_seconds: ClassVar[int] = 1
+    retry_after_seconds: int = 1
 
 
 class DatabaseUnavailable(Unavailable):
@@ -151,3 +167,11 @@ class EmbedderUnavailable(Unavailable):
     """The embedder is not configured or failed."""
 
     code = "embedder_unavailable"
+
+    def __init__(self, message: str | None = None, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class EmbedderRefused(EmbedderUnavailable):
+    """The embedder does not take this text; others it may."""

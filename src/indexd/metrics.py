@@ -50,6 +50,34 @@ class Metrics:
             ["namespace", "reason"],
             registry=self.registry,
         )
+        self.embed_duration = Histogram(
+            "index_embed_duration_seconds",
+            "What the embedder takes for one batch of texts",
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self.embed_batches = Counter(
+            "index_embed_batches", "Batches that the embedder answered", registry=self.registry
+        )
+        self.embed_texts = Counter(
+            "index_embed_texts", "Texts in these batches", registry=self.registry
+        )
+        self.embed_reused = Counter(
+            "index_embed_reused",
+            "Chunk texts that kept the vector they had",
+            registry=self.registry,
+        )
+        self.embed_cache_hits = Counter(
+            "index_embed_cache_hits",
+            "Query texts whose vector was still known",
+            registry=self.registry,
+        )
+        self.embed_failures = Counter(
+            "index_embed_failures",
+            "Attempts that failed, by cause",
+            ["cause"],
+            registry=self.registry,
+        )
 
         self.purges = Counter(
             "index_retention_purges",

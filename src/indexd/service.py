@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from indexd.db import Database
+from indexd.embedders import Embedder
 from indexd.exposures import Exposures
 from indexd.metrics import Metrics
 from indexd.settings import Settings
@@ -23,3 +24,4 @@ class Service(msgspec.Struct, frozen=True):
     tuning: Tuning
     exposures: Exposures
     now: Callable[[], datetime] = now
+    embedder: Embedder | None = None

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from litestar import Request
 
+from indexd.api import texts
 from indexd.api.departures import account, sum_up
 from indexd.api.parse import document_from
 from indexd.api.structs import BulkOut, LineError, UpsertIn
@@ -103,9 +104,20 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 
 async def _write(batch: _Batch, service: Service, out: BulkOut) -> _Batch:
-    """Write a batch, count what came of it, and begin a new one."""
-    if not batch.documents:
-        return batch
+    """Embed and write a batch, count what came of it, and begin a new one."""
+    ready = _Batch()
+    embedded = await texts.embedded_each(batch.documents, service)
+    for line, document, made in zip(batch.lines, batch.documents, embedded, strict=True):
+        if isinstance(made, IndexdError):
+            _refuse(out, line, document.doc_id, made)
+        else:
+            ready.add(line, made, 0)
+    if ready.documents:
+        await _write_embedded(ready, service, out)
+    return _Batch()
+
+
+async def _write_embedded(batch: _Batch, service: Service, out: BulkOut) -> None:
     try:
         outcomes = await _write_documents(batch.documents, service, out)
     except InvalidRequest:
@@ -124,7 +136,6 @@ async def _write(batch: _Batch, service: Service, out: BulkOut) -> _Batch:
         out.accepted += 1
         out.chunks += outcome.chunks
         out.unchanged += outcome.unchanged
-    return _Batch()
 
 
 async def _write_documents(

@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import Body
 
 from indexd.api import bulk as bulk_body
-from indexd.api import openapi
+from indexd.api import openapi, texts
 from indexd.api.departures import account, sum_up
 from indexd.api.openapi import NdjsonBody, example
 from indexd.api.parse import checked_id, document_from, namespace_of
@@ -31,6 +31,7 @@ async def upsert(
     structlog.contextvars.bind_contextvars(doc_id=data.doc_id, namespace=data.namespace)
     document = document_from(data)
     structlog.contextvars.bind_contextvars(namespace=document.namespace)
+    document = await texts.embedded(document, service)
     at = service.now()
     outcome = await service.database.write(
         lambda connection: store.upsert(connection, document, at=at)

@@ -7,6 +7,7 @@ from litestar.di import NamedDependency
 
 from indexd import db
 from indexd.db import Check
+from indexd.embedders import Embedder
 from indexd.errors import DatabaseUnavailable
 from indexd.metrics import CONTENT_TYPE
 from indexd.service import Service
@@ -26,13 +27,23 @@ async def readyz(service: NamedDependency[Service]) -> Response[str]:
         checks = db.checks(await service.database.read(db.versions))
     except DatabaseUnavailable as error:
         checks = [Check("database", False, error.message)]
-    ready = all(check.ok for check in checks)
+    checks.append(_embedder_check(service.embedder))
+    ready = all(check.ok or not check.needed for check in checks)
     return Response(
-        "".join(f"{c.name}: {'ok' if c.ok else 'failed'} ({c.detail})\n" for c in checks),
+        "".join(f"{c.name}: {c.word} ({c.detail})\n" for c in checks),
         status_code=200 if ready else 503,
         headers={} if ready else {"Retry-After": "1"},
         media_type=MediaType.TEXT,
     )
+
+
+def _embedder_check(embedder: Embedder | None) -> Check:
+    """As last seen: /readyz waits for no other server."""
+    if embedder is None:
+        return Check("embedder", True, "none configured")
+    if embedder.down is not None:
+        return Check("embedder", False, embedder.down, needed=False)
+    return Check("embedder", True, embedder.describe())
 
 
 @get("/metrics", operation_id="Metrics", media_type=CONTENT_TYPE)

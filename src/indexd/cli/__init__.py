@@ -1,11 +1,11 @@
-"""The command line: `indexd serve | push | db | policy | index | settings | psql`."""
+"""The command line: `indexd serve | push | reembed | db | policy | index | settings | psql`."""
 
 import sys
 
 import click
 
 from indexd import __version__
-from indexd.cli import database, index, push, serve
+from indexd.cli import database, index, push, reembed, serve
 from indexd.cli import policy as policy_command
 from indexd.cli import settings as settings_command
 from indexd.errors import IndexdError
@@ -22,6 +22,7 @@ commands.add_command(push.push)
 commands.add_command(database.db)
 commands.add_command(database.psql)
 commands.add_command(index.index)
+commands.add_command(reembed.reembed)
 commands.add_command(policy_command.policy)
 commands.add_command(settings_command.settings)
 

@@ -12,6 +12,7 @@ from indexd.db import Connection
 from indexd.policy import Policy
 from indexd.store import policies
 from indexd.store.documents import Document, SourceRef
+from indexd.vectors import Model
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -42,6 +43,38 @@ class Version(msgspec.Struct, frozen=True):
         )
 
 
+class Binding(msgspec.Struct, frozen=True):
+    """What the vectors of a namespace have in common."""
+
+    dimension: int
+    model: Model | None
+
+    def takes(self, document: Document) -> bool:
+        return self.dimension == document.dimension and (
+            self.model is None or self.model.agrees_with(document.model)
+        )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "dimension": self.dimension,
+            "model": self.model and self.model.name,
+            "revision": self.model and self.model.revision,
+        }
+
+
+_IS_BOUND = """(
+                   dimension = %(dimension)s
+               AND CASE
+                   WHEN %(model)s::text IS NULL
+                   THEN documents > 0 OR embedding_model IS NULL
+                   ELSE embedding_model = %(model)s
+                    AND (%(revision)s::text IS NULL OR embedding_revision = %(revision)s)
+                   END
+               )"""
+"""A namespace may be written to under a Binding; one without documents must have that very one."""
+
+
 class Space(msgspec.Struct, frozen=True):
     """A namespace that a writer holds; `documents` counts all only where max_items holds."""
 
@@ -51,12 +84,12 @@ class Space(msgspec.Struct, frozen=True):
 
 
 async def claim(
-    connection: Connection, namespace: str, dimension: int, versions: Sequence[Version]
+    connection: Connection, namespace: str, binding: Binding, versions: Sequence[Version]
 ) -> Space | None:
-    """Hold the namespace at this dimension until the end of the transaction, and see what it has.
+    """Hold the namespace as it is bound until the end of the transaction, and see what it has.
 
-    None, and nothing held, where there is no such namespace or it has another dimension. Writers
-    share the lock; FOR KEY SHARE lets the others' counts through, and only a change of dimension
+    None, and nothing held, where there is no such namespace or it is bound otherwise. Writers
+    share the lock; FOR KEY SHARE lets the others' counts through, and only a change of the binding
     shuts them all out. Where documents are counted (max_items), writers come one by one.
     """
     cursor = await connection.execute(
@@ -72,7 +105,7 @@ async def claim(
             SELECT documents
               FROM indexd.namespaces
              WHERE namespace = %(namespace)s
-               AND dimension = %(dimension)s
+               AND {_IS_BOUND}
                AND EXISTS (SELECT FROM policy WHERE max_items IS NOT NULL)
                FOR NO KEY UPDATE
         ),
@@ -80,7 +113,7 @@ async def claim(
             SELECT documents
               FROM indexd.namespaces
              WHERE namespace = %(namespace)s
-               AND dimension = %(dimension)s
+               AND {_IS_BOUND}
                AND NOT EXISTS (SELECT FROM policy WHERE max_items IS NOT NULL)
                FOR KEY SHARE
         )
@@ -96,7 +129,7 @@ async def claim(
         {
             "namespace": namespace,
             "defaults": policies.DEFAULTS,
-            "dimension": dimension,
+            **binding.parameters,
             "doc_ids": [version.doc_id for version in versions],
         },
     )
@@ -111,46 +144,70 @@ async def claim(
     return Space(policy, documents, seen)
 
 
-async def fix_dimension(
-    connection: Connection, namespace: str, dimension: int, *, at: datetime
-) -> int:
-    """The dimension the namespace has; one that is new or empty takes the one asked for."""
-    parameters = {"namespace": namespace, "dimension": dimension, "at": at}
+async def bind(
+    connection: Connection, namespace: str, binding: Binding, *, at: datetime
+) -> Binding:
+    """What the namespace is bound to.
+
+    One that is new or empty takes what is asked for, and one whose model nobody named yet takes
+    the model.
+    """
+    parameters = {"namespace": namespace, "at": at, **binding.parameters}
     cursor = await connection.execute(
         """
-        INSERT INTO indexd.namespaces (namespace, dimension, created_at)
-        VALUES (%(namespace)s, %(dimension)s, %(at)s)
+        INSERT INTO indexd.namespaces (
+            namespace, dimension, embedding_model, embedding_revision, created_at
+        )
+        VALUES (%(namespace)s, %(dimension)s, %(model)s, %(revision)s, %(at)s)
         ON CONFLICT (namespace) DO NOTHING
         """,
         parameters,
     )
     if cursor.rowcount:
-        return dimension
+        return binding
     cursor = await connection.execute(
         """
-        SELECT dimension, documents
+        SELECT dimension, embedding_model, embedding_revision, documents
           FROM indexd.namespaces
          WHERE namespace = %(namespace)s
         """,
         parameters,
     )
-    fixed, documents = await cursor.fetchone() or (dimension, 0)
-    if documents:
-        return int(fixed)
-    # It looks empty. Once no other writer holds it, see again, in a statement of its own.
+    dimension, name, revision, documents = await cursor.fetchone() or (0, None, None, 0)
+    found = Binding(dimension, Model(name, revision) if name is not None else None)
+    agrees = found.model is None or found.model.agrees_with(binding.model)
+    if documents and not (found.dimension == binding.dimension and agrees):
+        return found
+    # It looks empty, or its model unnamed. Once no other writer holds it, see again, in a
+    # statement of its own.
     await connection.execute(
         "SELECT FROM indexd.namespaces WHERE namespace = %(namespace)s FOR UPDATE", parameters
     )
     await connection.execute(
         """
         UPDATE indexd.namespaces
-           SET dimension = %(dimension)s
+           SET dimension          = %(dimension)s,
+               embedding_model    = %(model)s,
+               embedding_revision = %(revision)s
          WHERE namespace = %(namespace)s
            AND documents = 0
         """,
         parameters,
     )
-    return dimension
+    await connection.execute(
+        """
+        UPDATE indexd.namespaces
+           SET embedding_model    = %(model)s,
+               embedding_revision = %(revision)s
+         WHERE namespace = %(namespace)s
+           AND dimension = %(dimension)s
+           AND %(model)s::text IS NOT NULL
+           AND (embedding_model IS NULL OR embedding_model = %(model)s)
+           AND embedding_revision IS NULL
+        """,
+        parameters,
+    )
+    return binding
 
 
 async def stored(
