@@ -53,6 +53,7 @@ class Fake:
         self.fail_once = False
         self.breaks_after: int | None = None
         self.turned = False
+        self.lists_models = True
         self.let_go = threading.Event()
         self._running = 0
         self._lock = threading.Lock()
@@ -98,7 +99,7 @@ class Fake:
                 if self.path == "/api/tags" and fake.kind == "ollama":
                     named = {"name": "all-minilm:latest", "model": "all-minilm:latest"}
                     fake._send(self, {"models": [named | {"size": 1, "digest": fake.digest}]})
-                elif self.path == "/v1/models" and fake.kind == "openai":
+                elif self.path == "/v1/models" and fake.kind == "openai" and fake.lists_models:
                     fake._send(self, {"object": "list", "data": []})
                 else:
                     fake._send(self, {"error": "not found"}, 404)

@@ -380,6 +380,13 @@ async def test_a_key_comes_from_a_file_and_shows_nowhere(
     assert "sk-secret" not in "".join(shown)
 
 
+async def test_an_openai_server_need_not_list_its_models(common_url: str, sql: Sql) -> None:
+    with running("openai") as fake:
+        fake.lists_models = False
+        async with served(fake, common_url) as client:
+            assert (await client.post("/embed/text", json=EMBED)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("environ", "named"),
     [

@@ -13,8 +13,8 @@ from indexd.api.structs import UpsertIn
 from indexd.db import Database
 from indexd.errors import ModelMismatch
 from indexd.settings import Settings
-from indexd.store import made as store
 from indexd.store import upsert as writing
+from indexd.store.binding import bound
 from tests.conftest import Client, Sql, document
 from tests.fake_embedders import Fake, running, vector
 from tests.test_embedders import bulk, search, served, texts_document
@@ -188,9 +188,9 @@ async def test_of_first_writers_with_two_models_one_kind_is_refused(settings: Se
             return True
 
         taken = await asyncio.gather(*(write(n) for n in range(16)))
-        bound = await database.read(lambda c: store.bound(c, ["notes"]))
-    assert bound["notes"].model is not None
-    assert taken == [name == bound["notes"].model.name for name in made]
+        found = await database.read(lambda c: bound(c, ["notes"]))
+    assert found["notes"].model is not None
+    assert taken == [name == found["notes"].model.name for name in made]
     assert sum(taken) == 8
 
 

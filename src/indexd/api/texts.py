@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from itertools import chain
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,8 +19,8 @@ from indexd.errors import (
 )
 from indexd.service import Service
 from indexd.store import made
+from indexd.store.binding import Binding, bound
 from indexd.store.documents import Document
-from indexd.store.made import Bound
 from indexd.store.search import Search
 from indexd.vectors import Embedding, Model
 
@@ -72,7 +71,7 @@ async def embedded_each(
             outcomes[place] = error
         return outcomes
     wanted = [documents[place] for place in awaiting]
-    bound, known = await service.database.read(
+    bindings, known = await service.database.read(
         lambda connection: _look_up(connection, wanted, contact.model)
     )
     service.metrics.embed_reused.inc(
@@ -86,7 +85,7 @@ async def embedded_each(
     for place in awaiting:
         document = documents[place]
         try:
-            _check_document(document, bound.get(document.namespace), contact)
+            _check_document(document, bindings.get(document.namespace), contact)
             fitting.append(place)
         except IndexdError as error:
             outcomes[place] = error
@@ -113,14 +112,14 @@ def _no_embedder(document: Document) -> InvalidEmbedding:
 
 async def _look_up(
     connection: Connection, documents: Sequence[Document], model: Model
-) -> tuple[dict[str, Bound], Known]:
+) -> tuple[dict[str, Binding], Known]:
     """What the namespaces are bound to, and those vectors of the documents that can be kept."""
     namespaces = {document.namespace for document in documents}
-    bound = await made.bound(connection, sorted(namespaces))
+    bindings = await bound(connection, sorted(namespaces))
     known: Known = {}
-    for namespace, facts in bound.items():
+    for namespace, binding in bindings.items():
         # Vectors of which it is not known that this model made them are made anew.
-        if facts.model == model:
+        if binding.model == model:
             members = [document for document in documents if document.namespace == namespace]
             found = await made.vectors_of(
                 connection,
@@ -129,10 +128,10 @@ async def _look_up(
                 list({text for document in members for text in _awaited(document)}),
             )
             known |= {(namespace, text): vector for text, vector in found.items()}
-    return bound, known
+    return bindings, known
 
 
-def _check_document(document: Document, bound: Bound | None, contact: Contact) -> None:
+def _check_document(document: Document, binding: Binding | None, contact: Contact) -> None:
     """Refuse before anything is embedded what could not be stored afterwards."""
     where = f"chunk {next(c.chunk_id for c in document.chunks if c.is_awaited)!r}"
     if not contact.model.agrees_with(document.model):
@@ -140,12 +139,12 @@ def _check_document(document: Document, bound: Bound | None, contact: Contact) -
             f"embedding_model is {document.model}, but the embedder, which has to embed {where}, "
             f"is {contact.model}"
         )
-    if bound is None:
+    if binding is None:
         return
-    if bound.model is not None and not bound.model.agrees_with(contact.model):
-        raise vectors.other_model(where, document.namespace, bound.model, contact.model)
-    if bound.dimension != contact.dimension:
-        raise vectors.embedder_mismatch(document.namespace, bound.dimension, contact.dimension)
+    if binding.model is not None and not binding.model.agrees_with(contact.model):
+        raise vectors.other_model(where, document.namespace, binding.model, contact.model)
+    if binding.dimension != contact.dimension:
+        raise vectors.embedder_mismatch(document.namespace, binding.dimension, contact.dimension)
 
 
 async def _filled(
@@ -167,12 +166,12 @@ async def _filled(
             fresh, model = dict(zip(missing, answer.vectors, strict=True)), answer.model
     except EmbedderRefused as error:
         if len(documents) > 1:
-            # One of them holds a text the model does not take: alone, only that one fails.
-            return list(
-                chain.from_iterable(
-                    [await _filled(embedder, [document], known, model) for document in documents]
-                )
-            )
+            # One of them holds a text the model does not take: halved until only that one fails.
+            half = len(documents) // 2
+            return [
+                *await _filled(embedder, documents[:half], known, model),
+                *await _filled(embedder, documents[half:], known, model),
+            ]
         failed = error
     except EmbedderUnavailable as error:
         failed = error

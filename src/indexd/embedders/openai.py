@@ -11,6 +11,8 @@ from indexd.embedders import remote
 from indexd.embedders.protocol import Failure
 from indexd.vectors import Model
 
+_NO_LIST = (404, 405, 501)
+
 
 class _Item(msgspec.Struct):
     index: int
@@ -41,7 +43,7 @@ class OpenAI:
         try:
             await remote.ask(self._client, "GET", "/models")
         except Failure as failure:
-            if not (failure.cause == "status" and str(failure).endswith((" 404", " 405", " 501"))):
+            if failure.status not in _NO_LIST:
                 raise
         return Model(self._model)
 

@@ -15,13 +15,21 @@ class Failure(Exception):
     """A provider could not embed. The message never holds a text, a vector or a key.
 
     `again` says whether the same call may succeed in a moment; `lasting`, that it will not
-    before someone mends something, so that no further attempt needs to be counted.
+    before someone mends something, so that no further attempt needs to be counted. `status` is
+    that of the answer, if there was one over HTTP.
     """
 
     def __init__(
-        self, cause: Cause, message: str, *, again: bool = False, lasting: bool = False
+        self,
+        cause: Cause,
+        message: str,
+        *,
+        again: bool = False,
+        lasting: bool = False,
+        status: int | None = None,
     ) -> None:
         self.cause = cause
+        self.status = status
         self.again = again
         self.lasting = lasting
         super().__init__(message)

@@ -73,6 +73,7 @@ async def ask(client: httpx.AsyncClient, method: str, path: str, body: Any = Non
         f"{shown(client)} answered status {status}",
         again=status in AGAIN,
         lasting=status not in AGAIN,
+        status=status,
     )
 
 

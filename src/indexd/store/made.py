@@ -1,35 +1,9 @@
-"""What must be known before a text is embedded: whose vectors a namespace holds, and which."""
+"""The vectors there are already, for texts that come again."""
 
 from collections.abc import Sequence
 
-import msgspec
-
 from indexd.db import Connection
-from indexd.vectors import Embedding, Model
-
-
-class Bound(msgspec.Struct, frozen=True):
-    """What a namespace that holds documents is bound to."""
-
-    dimension: int
-    model: Model | None
-
-
-async def bound(connection: Connection, namespaces: Sequence[str]) -> dict[str, Bound]:
-    """Of each namespace that holds documents."""
-    cursor = await connection.execute(
-        """
-        SELECT namespace, dimension, embedding_model, embedding_revision
-          FROM indexd.namespaces
-         WHERE namespace = ANY(%(namespaces)s)
-           AND documents > 0
-        """,
-        {"namespaces": list(namespaces)},
-    )
-    return {
-        namespace: Bound(dimension, Model(name, revision) if name is not None else None)
-        for namespace, dimension, name, revision in await cursor.fetchall()
-    }
+from indexd.vectors import Embedding
 
 
 async def vectors_of(

@@ -14,10 +14,11 @@ from indexd import vectors
 from indexd.db import Connection
 from indexd.errors import DimensionMismatch, ModelMismatch
 from indexd.store import retention, versions
+from indexd.store.binding import Binding, bind
 from indexd.store.departures import Departure
 from indexd.store.documents import Document
 from indexd.store.span import before
-from indexd.store.versions import Binding, Space, Stored, Version
+from indexd.store.versions import Space, Stored, Version
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -83,7 +84,7 @@ async def _upsert_into(
         space = await versions.claim(connection, namespace, binding, fitting)
         if space is not None:
             break
-        binding = await versions.bind(connection, namespace, binding, at=at)
+        binding = await bind(connection, namespace, binding, at=at)
         if binding.model is None:
             same = (other for other in bindings if other.dimension == binding.dimension)
             binding = next(same, binding)
