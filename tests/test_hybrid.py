@@ -104,7 +104,7 @@ async def test_the_answer_is_brute_forces(
     )
     if indexed:
         [space] = await indexes.look(connection)
-        await indexes.build(connection, space, Rules(1, 100, 48, 400))
+        await indexes.build(connection, space, Rules(1, 100, 0.2, 48, 400))
         await connection.execute("ANALYZE indexd.chunks")
         await connection.execute("SET enable_seqscan = off")
         await ages.count(connection, "notes", at=AT)
