@@ -22,7 +22,7 @@ from tests.fake_embedders import BROKEN, DIMENSION, Fake, Mode, running, vector
 SCHEMA = json.loads(
     (Path(indexd.__file__).parent / "api/os.context.text.embed.schema.json").read_text()
 )
-TIMEOUT = 1.0
+TIMEOUT = 2.0
 EMBED = {"text": "a text", "namespace": "osctx", "source_ref": "event-abc-123"}
 
 Ask = Callable[[], Any]
@@ -278,7 +278,7 @@ async def test_a_broken_embedder_is_a_503_in_time_that_writes_nothing_and_heals_
 
 
 async def test_a_slow_embedder_is_waited_for(client: Client, fake: Fake) -> None:
-    fake.delay = TIMEOUT / 2
+    fake.delay = TIMEOUT / 4
     response = await client.post("/embed/text", json=EMBED)
     assert response.status_code == 200
 

@@ -49,7 +49,9 @@ async def client(old: Fake, url: str) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def tools(fake: Fake, url: str, **rest: Any) -> AsyncIterator[tuple[Any, Any, Settings]]:
-    settings = settings_for(fake, url, embedder_batch_size=4, embedder_concurrency=1, **rest)
+    # These are not about timeouts: a busy machine may take its time.
+    rest = {"embedder_timeout": 30, "embedder_batch_size": 4, "embedder_concurrency": 1} | rest
+    settings = settings_for(fake, url, **rest)
     embedder = embedders.of(settings, Metrics())
     assert embedder is not None
     async with embedder, keeper.connected(url) as connection:
