@@ -82,6 +82,8 @@ async def test_clients_may_name_their_model_and_no_other_comes_in(client: Client
     named = {"namespace": "notes", "embedding": vector("x"), "embedding_model": "yours"}
     await refused(client, "/index/search", named, "mine", "yours")
     assert (await search(client, embedding=vector("x"), embedding_model="mine"))["results"]
+    # Searches that succeed are answered in one round trip from then on, and are still held to it.
+    await refused(client, "/index/search", named, "mine", "yours")
     assert sql("SELECT count(*) FROM indexd.documents") == [(3,)]
 
 
