@@ -1,13 +1,15 @@
-"""`python -m benchmarks [writing | forgetting | search ... | auth | overload]`: one, or all."""
+"""`python -m benchmarks [NAME [OPTIONS]]`: writing, forgetting, search, hybrid, ... or all."""
 
 import sys
 
-from benchmarks import auth, forgetting, overload, searching, writing
+from benchmarks import auth, embedder, forgetting, hybrid, overload, searching, writing
 
 ALL = {
     "writing": writing.run,
     "forgetting": forgetting.run,
     "search": searching.run,
+    "hybrid": hybrid.run,
+    "embedder": embedder.run,
     "auth": auth.run,
     "overload": overload.run,
 }

@@ -38,6 +38,7 @@ async def test_readyz_has_a_line_per_check(client: Client) -> None:
         "database",
         "extension",
         "schema",
+        "embedder",
         "budget",
     ]
 

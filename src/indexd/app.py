@@ -9,11 +9,12 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from psycopg import AsyncCursor
 
-from indexd import __version__, keeper, policy, pulse, tracing
+from indexd import __version__, embedders, keeper, policy, pulse, tracing
 from indexd.access import OPEN
 from indexd.api import (
     auth,
     documents,
+    embed,
     forget,
     health,
     lifecycle,
@@ -52,8 +53,9 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
     cursor = tracing.traced_cursor(spans[0]) if spans else AsyncCursor
     database = Database(url, settings, admission, cursor)
     budget = Budget(settings.budget_ms / 1000, degrade=settings.budget_degrade == "on")
+    embedder = embedders.of(settings, metrics)
     exposures = Exposures(metrics, settings.relevance_limit)
-    service = Service(settings, database, metrics, tuning, budget, exposures, now)
+    service = Service(settings, database, metrics, tuning, budget, exposures, now, embedder)
     keyring = Keyring(url, database) if settings.authenticates else None
     wanted = policy.load(settings.policies_path)
 
@@ -63,6 +65,7 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
             database,
             keeper.running(url, settings, metrics.index_builds.inc),
             keyring.following() if keyring else nullcontext(),
+            embedder or nullcontext(),
             pulse.beating(service),
         ):
             with suppress(DatabaseUnavailable):  # /readyz tells; the next start loads them
@@ -77,6 +80,7 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
             documents.upsert,
             documents.bulk,
             documents.delete,
+            embed.embed_text,
             search.search,
             search.related,
             stats.stats,

@@ -54,7 +54,7 @@ class Database:
             # After this long a failed connection is left to the next request that wants one,
             # so that a database that was away for an hour is found at once when it is back.
             reconnect_timeout=2,
-            configure=_configure,
+            configure=configure,
             open=False,
             name="indexd",
             kwargs={
@@ -191,7 +191,8 @@ def translated(error: psycopg.Error) -> Exception:
     return error
 
 
-async def _configure(connection: Connection) -> None:
+async def configure(connection: Connection) -> None:
+    """Teach a connection the vector type."""
     # Registered last, the binary form is the one used: as text a vector costs 1 to 2 ms more.
     await register_vector_async(connection)
 

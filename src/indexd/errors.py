@@ -9,6 +9,7 @@
     │   ├── DimensionMismatch     400 dimension_mismatch
     │   ├── DuplicateChunkId      400 duplicate_chunk_id
     │   ├── MissingQuery          400 missing_query
+    │   ├── ModelMismatch         400 embedding_model_mismatch
     │   └── UnsafeForget          400 unsafe_forget          (with a hint)
     ├── Unauthorized              401 unauthorized           (with WWW-Authenticate)
     ├── Forbidden                 403 forbidden
@@ -20,10 +21,12 @@
     ├── BodyTooLarge              413 body_too_large
     ├── UnsupportedContentType    415 unsupported_content_type
     ├── RateLimited               429 rate_limited           (with Retry-After)
+    ├── UnknownNamespace          422 unknown_namespace
     └── Unavailable               503 unavailable            (with Retry-After)
         ├── Overloaded            503 overloaded
         ├── DatabaseUnavailable   503 database_unavailable
         └── EmbedderUnavailable   503 embedder_unavailable
+            └── EmbedderRefused   503 embedder_unavailable
 
 The message is one sentence that says what is wrong and what was expected. It never holds a text,
 a vector or a key of a client; ids and counts it may hold.
@@ -95,6 +98,12 @@ class DuplicateChunkId(InvalidRequest):
     """Two chunks of the document have the same id."""
 
     code = "duplicate_chunk_id"
+
+
+class ModelMismatch(InvalidRequest):
+    """The embedding comes from another model than the namespace's."""
+
+    code = "embedding_model_mismatch"
 
 
 class MissingQuery(InvalidRequest):
@@ -181,6 +190,13 @@ class RateLimited(IndexdError):
         self.headers = {"Retry-After": str(max(1, math.ceil(retry_after_seconds)))}
 
 
+class UnknownNamespace(IndexdError):
+    """The namespace is not one of those that this route knows."""
+
+    status = 422
+    code = "unknown_namespace"
+
+
 class Unavailable(IndexdError):
     """Something the request needs is not there for the moment."""
 
@@ -205,3 +221,11 @@ class EmbedderUnavailable(Unavailable):
     """The embedder is not configured or failed."""
 
     code = "embedder_unavailable"
+
+    def __init__(self, message: str | None = None, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.headers = MappingProxyType({"Retry-After": str(retry_after_seconds)})
+
+
+class EmbedderRefused(EmbedderUnavailable):
+    """The embedder does not take this text; others it may."""

@@ -71,6 +71,34 @@ class Metrics:
         self.forgotten = self._by_namespace(
             "index_items_forgotten", "Documents that were deleted, by reason", "reason"
         )
+        self.embed_duration = Histogram(
+            "index_embed_duration_seconds",
+            "What the embedder takes for one batch of texts",
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self.embed_batches = Counter(
+            "index_embed_batches", "Batches that the embedder answered", registry=self.registry
+        )
+        self.embed_texts = Counter(
+            "index_embed_texts", "Texts in these batches", registry=self.registry
+        )
+        self.embed_reused = Counter(
+            "index_embed_reused",
+            "Chunk texts that kept the vector they had",
+            registry=self.registry,
+        )
+        self.embed_cache_hits = Counter(
+            "index_embed_cache_hits",
+            "Query texts whose vector was still known",
+            registry=self.registry,
+        )
+        self.embed_failures = Counter(
+            "index_embed_failures",
+            "Attempts that failed, by cause",
+            ["cause"],
+            registry=self.registry,
+        )
         self.purges = self._by_namespace(
             "index_retention_purges",
             "Times that retention removed documents; strategy ttl is that of max_age_seconds",

@@ -67,7 +67,21 @@ namespaces = Table(
         comment="chunks_removed when the HNSW index was last built; what was removed since, its "
         "graph still holds",
     ),
+    Column(
+        "embedding_model",
+        Text,
+        comment="What the vectors were made by; NULL while nobody named it",
+    ),
+    Column(
+        "embedding_revision",
+        Text,
+        comment="Which weights of embedding_model; NULL where that is not known",
+    ),
     PrimaryKeyConstraint("namespace", name="pk_namespaces"),
+    CheckConstraint(
+        "embedding_revision IS NULL OR embedding_model IS NOT NULL",
+        name="ck_namespaces_embedding_revision",
+    ),
     CheckConstraint("index_mode IN ('auto', 'always', 'never')", name="ck_namespaces_index_mode"),
     CheckConstraint("dimension BETWEEN 1 AND 16000", name="ck_namespaces_dimension"),
     comment="One row per namespace ever written to. dimension is fixed while it holds documents; "
@@ -200,6 +214,19 @@ retention_policies = Table(
     ),
     comment="The policy file, as the last start or `indexd policy apply` loaded it. The row with "
     "the empty name holds the defaults, for every namespace that has no row of its own.",
+)
+
+reembedded = Table(
+    "reembedded",
+    metadata,
+    _key("namespace"),
+    Column("text_digest", LargeBinary, nullable=False),
+    Column("embedding", VECTOR(), nullable=False),
+    Column("embedding_model", Text, nullable=False),
+    Column("embedding_revision", Text),
+    PrimaryKeyConstraint("namespace", "text_digest", name="pk_reembedded"),
+    comment="Vectors that `indexd reembed` made and has not put in place yet, by the SHA-256 of "
+    "the chunk text. They are deleted in the transaction that puts them in place.",
 )
 
 chunk_ages = Table(

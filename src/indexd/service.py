@@ -7,6 +7,7 @@ import msgspec
 
 from indexd.budget import Budget
 from indexd.db import Database
+from indexd.embedders import Embedder
 from indexd.exposures import Exposures
 from indexd.metrics import Metrics
 from indexd.settings import Settings
@@ -27,6 +28,7 @@ class Service(msgspec.Struct, frozen=True):
     budget: Budget
     exposures: Exposures
     now: Callable[[], datetime] = now
+    embedder: Embedder | None = None
 
     @property
     def tuning(self) -> Tuning:

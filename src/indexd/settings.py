@@ -145,6 +145,46 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Literal["off", "on"],
         Meta(description="Whether OpenTelemetry spans are exported; needs the extra `otel`"),
     ] = "off"
+    embedder_provider: Annotated[
+        Literal["ollama", "openai", "sentence-transformers"] | None,
+        Meta(
+            description="What embeds texts: ollama, openai (any compatible server) or "
+            "sentence-transformers; nothing without it"
+        ),
+    ] = None
+    embedder_base_url: Annotated[
+        str | None,
+        Meta(description="Where it is; ollama defaults to http://127.0.0.1:11434"),
+    ] = None
+    embedder_model: Annotated[
+        str | None,
+        Meta(
+            description="Its model; ollama defaults to nomic-embed-text, "
+            "sentence-transformers (a name or a folder) to all-MiniLM-L6-v2"
+        ),
+    ] = None
+    embedder_dim: Annotated[
+        Annotated[int, Meta(ge=1, le=16_000)] | None,
+        Meta(description="The dimension its vectors must have; any if not given"),
+    ] = None
+    embedder_timeout: Annotated[
+        Seconds, Meta(description="Seconds that one batch may take, retries included")
+    ] = 30.0
+    embedder_api_key: Annotated[
+        str | None, Meta(description="Key for an openai server; better in a file")
+    ] = None
+    embedder_api_key_file: Annotated[
+        str | None, Meta(description="File that holds the key, and wins over embedder_api_key")
+    ] = None
+    embedder_batch_size: Annotated[
+        Positive, Meta(description="Most texts that are sent to the embedder at once")
+    ] = 32
+    embedder_concurrency: Annotated[
+        Positive, Meta(description="Most batches that are with the embedder at once")
+    ] = 4
+    embedder_cache_size: Annotated[
+        int, Meta(ge=0, description="Query texts whose vectors are remembered")
+    ] = 1_000
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least level logged")
     ] = "info"

@@ -6,13 +6,34 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from indexd.errors import DimensionMismatch, InvalidEmbedding
+from indexd.errors import DimensionMismatch, EmbedderUnavailable, InvalidEmbedding, ModelMismatch
 
 MAX_DIMENSION = 16_000
 """What pgvector's `vector` type can hold."""
 
 Embedding = NDArray[np.float32]
 """Shape (dimension,), L2-normalised."""
+
+
+class Model(msgspec.Struct, frozen=True):
+    """What a vector was made by. Other weights under the same name have another revision."""
+
+    name: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.revision is None else f"{self.name}@{self.revision}"
+
+    def agrees_with(self, other: "Model | None") -> bool:
+        """Whether their vectors may be compared; what is not known speaks against nothing."""
+        return other is None or (
+            self.name == other.name
+            and (None in (self.revision, other.revision) or self.revision == other.revision)
+        )
+
+
+AWAITED: Embedding = np.empty(0, dtype=np.float32)
+"""Stands for a vector that the embedder has yet to make: no other has dimension 0."""
 
 _ALLOWED = f"expected an array of 1 to {MAX_DIMENSION:,} finite numbers, not all zero"
 
@@ -53,4 +74,22 @@ def mismatch(where: str, expected: int, got: int) -> DimensionMismatch:
         f"{where} embedding dimensionality mismatch: expected {expected}, got {got}",
         hint="a namespace keeps the dimension of its first document until it is empty",
         details={"expected": expected, "got": got},
+    )
+
+
+def embedder_mismatch(namespace: str, expected: int, got: int) -> EmbedderUnavailable:
+    """The error for a text that cannot be compared: not the client's fault, who sent no vector."""
+    return EmbedderUnavailable(
+        f"the embedder's vectors have dimension {got}, "
+        f"namespace {namespace!r} holds vectors of dimension {expected}"
+    )
+
+
+def other_model(where: str, namespace: str, expected: Model, got: Model) -> ModelMismatch:
+    """The error for an embedding of another model than its namespace's."""
+    return ModelMismatch(
+        f"{where} comes from model {got}, but the vectors of namespace {namespace!r} "
+        f"come from {expected}",
+        hint="a namespace keeps its model until it is empty, or until `indexd reembed` is done",
+        details={"expected": str(expected), "got": str(got)},
     )

@@ -7,6 +7,7 @@ import msgspec
 from litestar import Request
 
 from indexd.access import Access
+from indexd.api import texts
 from indexd.api.departures import account, sum_up
 from indexd.api.limits import check_document
 from indexd.api.parse import document_from
@@ -107,9 +108,20 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 
 async def _write(batch: _Batch, service: Service, out: BulkOut) -> _Batch:
-    """Write a batch, count what came of it, and begin a new one."""
-    if not batch.documents:
-        return batch
+    """Embed and write a batch, count what came of it, and begin a new one."""
+    ready = _Batch()
+    embedded = await texts.embedded_each(batch.documents, service)
+    for line, document, made in zip(batch.lines, batch.documents, embedded, strict=True):
+        if isinstance(made, IndexdError):
+            _refuse(out, line, document.doc_id, made)
+        else:
+            ready.add(line, made, 0)
+    if ready.documents:
+        await _write_embedded(ready, service, out)
+    return _Batch()
+
+
+async def _write_embedded(batch: _Batch, service: Service, out: BulkOut) -> None:
     try:
         outcomes = await _write_documents(batch.documents, service, out)
     except InvalidRequest:
@@ -128,7 +140,6 @@ async def _write(batch: _Batch, service: Service, out: BulkOut) -> _Batch:
         out.accepted += 1
         out.chunks += outcome.chunks
         out.unchanged += outcome.unchanged
-    return _Batch()
 
 
 async def _write_documents(

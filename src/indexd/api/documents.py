@@ -10,7 +10,7 @@ from litestar.params import Body
 
 from indexd.access import Access
 from indexd.api import bulk as bulk_body
-from indexd.api import openapi
+from indexd.api import openapi, texts
 from indexd.api.auth import scope
 from indexd.api.departures import account, sum_up
 from indexd.api.limits import check_document
@@ -42,6 +42,7 @@ async def upsert(
     document = document_from(data)
     access.writes(document.namespace)
     structlog.contextvars.bind_contextvars(namespace=document.namespace)
+    document = await texts.embedded(document, service)
     at = service.now()
     outcome = await service.database.write(
         lambda connection: store.upsert(connection, document, at=at)

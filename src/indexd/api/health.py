@@ -10,6 +10,7 @@ from indexd.access import OPEN, Access
 from indexd.api.auth import scope
 from indexd.budget import Budget
 from indexd.db import Check
+from indexd.embedders import Embedder
 from indexd.errors import DatabaseUnavailable, Unavailable
 from indexd.metrics import CONTENT_TYPE
 from indexd.service import Service
@@ -29,6 +30,7 @@ async def readyz(service: NamedDependency[Service]) -> Response[str]:
         checks = db.checks(await service.database.read(db.versions, urgent=True))
     except DatabaseUnavailable as error:
         checks = [Check("database", False, error.message)]
+    checks.append(_embedder_check(service.embedder))
     checks.append(budget_check(service.budget))
     ready = all(check.ok for check in checks)
     return Response(
@@ -59,3 +61,12 @@ def budget_check(budget: Budget) -> Check:
     """Never a reason to send requests elsewhere: there they would be no faster."""
     detail = f"p95 {budget.p95 * 1000:.1f} ms of {budget.seconds * 1000:g} ms, rung {budget.rung}"
     return Check("budget", True, detail, "exceeded" if budget.exceeded else None)
+
+
+def _embedder_check(embedder: Embedder | None) -> Check:
+    """As last seen: /readyz waits for no other server, and is ready without it."""
+    if embedder is None:
+        return Check("embedder", True, "none configured")
+    if embedder.down is not None:
+        return Check("embedder", True, embedder.down, "degraded")
+    return Check("embedder", True, embedder.describe())

@@ -43,6 +43,7 @@ RETENTION_PREVIEW: dict[str, Any] = {
     "policy": {"max_items": 10000, "purge_strategy": "oldest"},
 }
 FEEDBACK = {"doc_id": "note-42", "namespace": "vault", "useful": True}
+EMBED = {"text": "Text to embed", "namespace": "osctx", "source_ref": "event-abc-123"}
 DECAY_PREVIEW = {"namespace": "chronik", "half_life_seconds": 2592000}
 
 

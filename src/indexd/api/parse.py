@@ -29,6 +29,7 @@ from indexd.store.documents import Chunk, Document, SourceRef
 from indexd.store.filters import Filters
 from indexd.store.forget import Condition
 from indexd.store.search import Search
+from indexd.vectors import AWAITED, Model
 
 DEFAULT_NAMESPACE = "default"
 MAX_NAMESPACE = 128
@@ -78,7 +79,7 @@ def document_from(request: UpsertIn) -> Document:
         raise InvalidField("chunks: expected at least one; to empty a document, delete it")
     check_depth(request.meta or {}, "meta")
     chunks = tuple(_chunk(doc_id, place, sent) for place, sent in enumerate(request.chunks))
-    _check_siblings(chunks)
+    check_siblings(chunks)
     return Document(
         namespace=namespace_of(request.namespace),
         doc_id=doc_id,
@@ -87,7 +88,17 @@ def document_from(request: UpsertIn) -> Document:
         source_ref=_source_ref(request.source_ref) if request.source_ref else None,
         half_life_seconds=half_life(request.half_life_seconds),
         ingested_at=utc(request.ingested_at, "ingested_at"),
+        model=_model(request.embedding_model),
     )
+
+
+def _model(name: str | None) -> Model | None:
+    """What a client says its vectors were made by."""
+    if name is None:
+        return None
+    if not 1 <= len(name.strip()) <= MAX_ID:
+        raise InvalidField(f"embedding_model: expected 1 to {MAX_ID} characters")
+    return Model(name.strip())
 
 
 def _chunk(doc_id: str, place: int, sent: ChunkIn) -> Chunk:
@@ -98,11 +109,8 @@ def _chunk(doc_id: str, place: int, sent: ChunkIn) -> Chunk:
     chunk_id = f"{doc_id}#{place}" if given is None else checked_id(given, f"{where}.id")
     meta = dict(sent.meta or {})
     embedding = meta.pop("embedding", sent.embedding)
-    if embedding is UNSET:
-        raise InvalidEmbedding(
-            f"chunk {chunk_id!r} has no embedding and no embedder is configured; "
-            "send it as meta.embedding"
-        )
+    if embedding is UNSET and not (sent.text or "").strip():
+        raise InvalidEmbedding(f"chunk {chunk_id!r} has neither an embedding nor a text")
     check_depth(meta, f"{where}.meta")
     tags = meta.get("tags")
     if tags is None:
@@ -115,7 +123,9 @@ def _chunk(doc_id: str, place: int, sent: ChunkIn) -> Chunk:
         meta=meta,
         tags=tuple(tags),
         source_path=_optional_text(meta, "source_path", where),
-        embedding=vectors.parse(embedding, f"chunk {chunk_id!r}"),
+        embedding=AWAITED
+        if embedding is UNSET
+        else vectors.parse(embedding, f"chunk {chunk_id!r}"),
     )
 
 
@@ -126,15 +136,15 @@ def _optional_text(meta: Object, key: str, where: str) -> str | None:
     return value
 
 
-def _check_siblings(chunks: tuple[Chunk, ...]) -> None:
-    """Ids must differ, dimensions must not."""
+def check_siblings(chunks: tuple[Chunk, ...]) -> None:
+    """Ids must differ, dimensions must not; vectors yet to be made have none."""
     ids: set[str] = set()
-    expected = chunks[0].embedding.size
+    expected = next((c.embedding.size for c in chunks if not c.is_awaited), 0)
     for chunk in chunks:
         if chunk.chunk_id in ids:
             raise DuplicateChunkId(f"chunk id {chunk.chunk_id!r} appears more than once")
         ids.add(chunk.chunk_id)
-        if chunk.embedding.size != expected:
+        if not chunk.is_awaited and chunk.embedding.size != expected:
             raise vectors.mismatch(f"chunk {chunk.chunk_id!r}", expected, chunk.embedding.size)
 
 
@@ -173,25 +183,35 @@ def _wanted(value: str | list[str] | None, key: str) -> list[str] | None:
     return [value] if isinstance(value, str) else value
 
 
-def search_from(request: SearchIn, *, max_k: int) -> Search:
-    """Raises MissingQuery, InvalidEmbedding or InvalidField."""
+def search_from(request: SearchIn, *, max_k: int, embeds: bool) -> Search:
+    """Raises MissingQuery, InvalidEmbedding or InvalidField.
+
+    `embeds` says whether an embedder is configured: then a text alone may become the vector.
+    """
     query = QueryIn(request.query) if isinstance(request.query, str) else request.query or QueryIn()
     text = query.text or ""
     vector = None if request.mode == "lexical" else _query_vector(request, query)
-    if request.mode == "vector" and vector is None:
+    has_text = bool(text.strip())
+    if vector is None and not has_text:
+        raise MissingQuery("expected an embedding or a query text")
+    if request.mode == "hybrid" and not has_text:
+        raise MissingQuery("mode hybrid needs a query text beside the embedding")
+    if request.mode in ("vector", "hybrid") and vector is None and not embeds:
         raise MissingQuery(
-            "mode vector needs an embedding, and no embedder is configured",
+            f"mode {request.mode} needs an embedding, and no embedder is configured",
             hint="send query.meta.embedding, or use mode lexical",
         )
-    if vector is None and not text.strip():
-        raise MissingQuery("expected an embedding or a query text")
+    mode = request.mode
+    if mode == "auto":
+        mode = "lexical" if vector is None and not embeds else "vector"
     return Search(
         namespace=namespace_of(request.namespace),
-        mode="lexical" if vector is None else "vector",
+        mode=mode,
         k=min(request.k or DEFAULT_K, max_k),
         filters=filters_from(request.filters),
         text=text,
         vector=vector,
+        model=_model(request.embedding_model),
     )
 
 

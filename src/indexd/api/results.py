@@ -10,14 +10,22 @@ SNIPPET = 240
 """Characters."""
 
 
-def result_from(hit: Hit, namespace: str, filters: Filters, *, include_weights: bool) -> ResultOut:
+def result_from(
+    hit: Hit,
+    namespace: str,
+    filters: Filters,
+    *,
+    include_weights: bool,
+    cosine: float | None = None,
+) -> ResultOut:
+    """`cosine` is the one by which mode hybrid's vector found the hit, if it did."""
     return ResultOut(
         doc_id=hit.doc_id,
         chunk_id=hit.chunk_id,
         namespace=namespace,
         score=hit.score,
         snippet=snippet(hit),
-        rationale=rationale(hit, filters),
+        rationale=rationale(hit, filters, cosine),
         text=hit.text,
         meta=hit.meta,
         source_ref=hit.source_ref,
@@ -38,16 +46,16 @@ def snippet(hit: Hit) -> str:
     return start[:cut].rstrip() if cut > 0 else start[:SNIPPET]
 
 
-def rationale(hit: Hit, filters: Filters) -> list[str]:
+def rationale(hit: Hit, filters: Filters, cosine: float | None = None) -> list[str]:
     """Why this hit was found and stands where it stands, in sentences for people."""
     lines = [
         f"Tag match: {wanted}"
         for wanted in filters.tags or ()
         if any(tag == wanted or tag.startswith(wanted + "/") for tag in hit.tags)
     ]
-    if hit.words is None:
-        lines.append(f"Vector cosine: {hit.similarity:.2f}")
-    else:
+    if hit.words is None or cosine is not None:
+        lines.append(f"Vector cosine: {hit.similarity if cosine is None else cosine:.2f}")
+    if hit.words is not None:
         lines.append(f"Text match: {', '.join(hit.words)}")
     if hit.half_life_seconds is not None:
         lines.append(

@@ -53,6 +53,7 @@ class UpsertIn(msgspec.Struct):
     source_ref: SourceRefIn | None = None
     half_life_seconds: float | None = None
     ingested_at: Timestamp | None = None
+    embedding_model: str | None = None
 
 
 class ForgottenOut(msgspec.Struct):
@@ -118,8 +119,9 @@ class SearchIn(msgspec.Struct):
     filters: FiltersIn | None = None
     embedding: Numbers | UnsetType = UNSET
     meta: Object | None = None
-    mode: Literal["auto", "vector", "lexical"] = "auto"
+    mode: Literal["auto", "vector", "lexical", "hybrid"] = "auto"
     include_weights: bool = False
+    embedding_model: str | None = None
 
 
 class RelatedIn(msgspec.Struct):
@@ -154,6 +156,29 @@ class SearchOut(msgspec.Struct):
     latency_ms: float
     budget_ms: float
     degraded: list[str] = msgspec.field(default_factory=list)
+    embedding_ms: float | UnsetType = UNSET
+
+
+class EmbedIn(msgspec.Struct):
+    text: str
+    namespace: str
+    source_ref: str
+
+
+class EmbedOut(msgspec.Struct):
+    """As os.context.text.embed.schema.json says."""
+
+    embedding_id: str
+    text: str
+    embedding: list[float]
+    embedding_model: str
+    embedding_dim: int
+    model_revision: str
+    generated_at: datetime
+    namespace: str
+    source_ref: str
+    producer: Literal["semantAH"] = "semantAH"
+    determinism_tolerance: float = 1e-6
 
 
 class NamespaceOut(msgspec.Struct):

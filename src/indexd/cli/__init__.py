@@ -1,11 +1,11 @@
-"""The command line: `indexd serve | push | keys | db | policy | index | settings | psql ...`."""
+"""The command line: `indexd serve | push | reembed | keys | db | policy | index | psql ...`."""
 
 import sys
 
 import click
 
 from indexd import __version__
-from indexd.cli import backup, database, doctor, index, keys, push, serve
+from indexd.cli import backup, database, doctor, index, keys, push, reembed, serve
 from indexd.cli import policy as policy_command
 from indexd.cli import settings as settings_command
 from indexd.errors import IndexdError
@@ -26,6 +26,7 @@ commands.add_command(doctor.doctor)
 commands.add_command(backup.backup)
 commands.add_command(backup.restore)
 commands.add_command(index.index)
+commands.add_command(reembed.reembed)
 commands.add_command(policy_command.policy)
 commands.add_command(settings_command.settings)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from indexd.vectors import Embedding
+from indexd.vectors import Embedding, Model
 
 
 class SourceRef(msgspec.Struct, frozen=True):
@@ -20,7 +20,10 @@ class SourceRef(msgspec.Struct, frozen=True):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """One embedded piece of a document; `meta` is without the embedding."""
+    """One embedded piece of a document; `meta` is without the embedding.
+
+    `embedding` is AWAITED until the embedder made it, which `made` then says.
+    """
 
     chunk_id: str
     text: str
@@ -28,12 +31,18 @@ class Chunk(msgspec.Struct, frozen=True):
     tags: tuple[str, ...]
     source_path: str | None
     embedding: Embedding
+    made: bool = False
+
+    @property
+    def is_awaited(self) -> bool:
+        return self.embedding.size == 0
 
 
 class Document(msgspec.Struct, frozen=True):
     """What a client wants stored. All chunks have one dimension, and ids of their own.
 
-    `ingested_at` None is the time of the write.
+    `ingested_at` None is the time of the write; `model` None, that nobody said what the vectors
+    were made by.
     """
 
     namespace: str
@@ -43,13 +52,17 @@ class Document(msgspec.Struct, frozen=True):
     source_ref: SourceRef | None = None
     half_life_seconds: float | None = None
     ingested_at: datetime | None = None
+    model: Model | None = None
 
     @property
     def dimension(self) -> int:
         return self.chunks[0].embedding.size
 
     def digest(self) -> bytes:
-        """Of everything but the time: the same content, however spelled, has the same digest."""
+        """Of everything sent but the time: the same content, however spelled, has the same digest.
+
+        A vector made here is not part of it: it follows from the text.
+        """
         digest = hashlib.sha256(
             msgspec.json.encode(
                 (
@@ -62,5 +75,5 @@ class Document(msgspec.Struct, frozen=True):
             )
         )
         for chunk in self.chunks:
-            digest.update(chunk.embedding.tobytes())
+            digest.update(b"made" if chunk.made else chunk.embedding.tobytes())
         return digest.digest()

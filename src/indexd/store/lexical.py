@@ -24,7 +24,7 @@ _CANDIDATES = """
        AND {matches}
 """
 
-_MATCHED_WORDS = """ARRAY(
+MATCHED_WORDS = """ARRAY(
     SELECT word
       FROM unnest(%(shown)s::text[]) WITH ORDINALITY AS shown (word, place)
      WHERE chunk.words @@ indexd.all_words(word)
@@ -45,19 +45,30 @@ async def by_words(
 
     A chunk must hold all words of the query; where none does, any of its words.
     """
-    shown = list(dict.fromkeys(re.findall(r"\w+", query)))[:SHOWN_WORDS]
     policy = await policies.of(connection, namespace)
     values: dict[str, Any] = {
         "namespace": namespace,
         "query": query,
-        "shown": shown,
+        "shown": shown_words(query),
         "half_life": policy.half_life_seconds,
         "k": k,
         "at": at,
         **parameters(filters),
     }
-    for wanted in ("all_words", "any_word"):
-        candidates = _CANDIDATES.format(wanted=wanted, matches=matches(filters))
-        if found := await best(connection, candidates, values, words=_MATCHED_WORDS):
+    for matching in candidates(filters):
+        if found := await best(connection, matching, values, words=MATCHED_WORDS):
             return await with_marks(connection, namespace, found) if policy.semantic else found
     return []
+
+
+def candidates(filters: Filters) -> list[str]:
+    """Chunks with all words of `query`, and those with any, for where there are no such."""
+    return [
+        _CANDIDATES.format(wanted=wanted, matches=matches(filters))
+        for wanted in ("all_words", "any_word")
+    ]
+
+
+def shown_words(query: str) -> list[str]:
+    """The words of a query that MATCHED_WORDS looks at, as they stand there."""
+    return list(dict.fromkeys(re.findall(r"\w+", query)))[:SHOWN_WORDS]

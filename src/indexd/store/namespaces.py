@@ -5,11 +5,13 @@ import msgspec
 from indexd.db import Connection
 from indexd.store import policies
 from indexd.store.indexes import index_name
+from indexd.vectors import Model
 
 
 class Facts(msgspec.Struct, frozen=True):
     """`half_life_seconds` is the policy's, `semantic` whether it has a section of that name;
-    `indexed` says whether an HNSW index serves.
+    `indexed` says whether an HNSW index serves; the model is what made the vectors, as far as
+    anyone said.
     """
 
     namespace: str
@@ -18,6 +20,12 @@ class Facts(msgspec.Struct, frozen=True):
     half_life_seconds: float | None
     indexed: bool
     semantic: bool = False
+    model_name: str | None = None
+    model_revision: str | None = None
+
+    @property
+    def model(self) -> Model | None:
+        return Model(self.model_name, self.model_revision) if self.model_name is not None else None
 
 
 FACTS = """
@@ -31,7 +39,9 @@ FACTS = """
              WHERE indexrelid = to_regclass(%(index)s)
                AND indisvalid
            ) AS indexed,
-           coalesce(policy.semantic, false) AS semantic
+           coalesce(policy.semantic, false) AS semantic,
+           embedding_model,
+           embedding_revision
       FROM indexd.namespaces
       LEFT JOIN LATERAL (
             SELECT half_life_seconds, semantic IS NOT NULL AS semantic

@@ -185,7 +185,8 @@ async def probe_and_sweep(
     best = Best(k, per_document=per_document)
     filtered = filters != Filters()
     matching = float(space.chunks)
-    ef = tuning.first_ef(space.chunks)
+    # Fewer candidates than 2k would hardly ever prove the k-th.
+    ef = min(max(tuning.first_ef(space.chunks), 2 * k), tuning.ef_max)
     wanted = ef
     if filtered:
         matching = min(await _estimate(connection, space, filters, values), matching)

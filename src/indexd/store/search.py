@@ -8,20 +8,24 @@ import msgspec
 
 from indexd import vectors
 from indexd.db import Connection
-from indexd.store import attempts, lexical
+from indexd.store import attempts, hybrid, lexical
 from indexd.store.attempts import Attempt
 from indexd.store.filters import Filters, parameters
 from indexd.store.hits import Hit, best, exact
 from indexd.store.namespaces import Facts, facts
 from indexd.store.probe_sweep import Tuning, probe_and_sweep
 from indexd.store.relevance import with_marks
-from indexd.vectors import Embedding
+from indexd.vectors import Embedding, Model
 
-Mode = Literal["vector", "lexical"]
+Mode = Literal["vector", "lexical", "hybrid"]
 
 
 class Search(msgspec.Struct, frozen=True):
-    """What is looked for; `vector` is there in mode vector, `text` in mode lexical."""
+    """What is looked for; `vector` is there but in mode lexical, `text` but in mode vector.
+
+    A vector that is None there is for the embedder to make of `text`, which `made` then says.
+    `model` is what the vector was made by, as far as anyone said.
+    """
 
     namespace: str
     mode: Mode
@@ -29,23 +33,33 @@ class Search(msgspec.Struct, frozen=True):
     filters: Filters
     text: str
     vector: Embedding | None
+    model: Model | None = None
+    made: bool = False
+
+    def agrees_with(self, space: Facts) -> bool:
+        return self.model is None or self.model.agrees_with(space.model)
 
 
 class Found(msgspec.Struct, frozen=True):
-    """The answer, how many chunks were scored for it, and what was left out: index, sweep."""
+    """The answer, how many chunks were scored for it, and what was left out: index, sweep.
+
+    `cosines` is for mode hybrid: of the hits that the vector found, by doc_id and chunk_id.
+    """
 
     hits: list[Hit]
     scored: int
     degraded: list[str] = []
+    cosines: dict[tuple[str, str], float] = {}
 
 
 def attempt(search: Search, *, at: datetime, tuning: Tuning) -> Attempt | None:
     """How to try this search in one statement, where that may do."""
-    if search.vector is None:
+    if search.vector is None or search.mode != "vector":
         return None
-    return attempts.attempt(
+    found = attempts.attempt(
         search.namespace, search.vector, k=search.k, filters=search.filters, at=at, tuning=tuning
     )
+    return found if found and search.agrees_with(found.expected) else None
 
 
 def proven(attempt: Attempt, rows: Sequence[tuple[Any, ...]]) -> Found | None:
@@ -57,7 +71,8 @@ def proven(attempt: Attempt, rows: Sequence[tuple[Any, ...]]) -> Found | None:
 async def search(connection: Connection, search: Search, *, at: datetime, tuning: Tuning) -> Found:
     """The k best of the namespace, highest score first; none where it does not exist.
 
-    Runs in the caller's snapshot. Raises DimensionMismatch.
+    Runs in the caller's snapshot. Raises DimensionMismatch, or EmbedderUnavailable where the
+    vector was made here; ModelMismatch.
     """
     if search.vector is None:
         hits = await lexical.by_words(
@@ -67,14 +82,31 @@ async def search(connection: Connection, search: Search, *, at: datetime, tuning
     space = await facts(connection, search.namespace, search.vector.size)
     if space is None:
         return Found([], 0)
+    if space.model and search.model and not search.agrees_with(space):
+        raise vectors.other_model("query", space.namespace, space.model, search.model)
     if space.dimension != search.vector.size:
+        if search.made:
+            raise vectors.embedder_mismatch(space.namespace, space.dimension, search.vector.size)
         raise vectors.mismatch("query", space.dimension, search.vector.size)
     attempts.remember(space)
     found = await by_vector(
-        connection, space, search.vector, k=search.k, filters=search.filters, at=at, tuning=tuning
+        connection,
+        space,
+        search.vector,
+        k=hybrid.POOL if search.mode == "hybrid" else search.k,
+        filters=search.filters,
+        at=at,
+        tuning=tuning,
     )
+    if search.mode == "hybrid":
+        hits = await hybrid.fused(
+            connection, space, found.hits, search.text, k=search.k, filters=search.filters, at=at
+        )
+        cosines = {(hit.doc_id, hit.chunk_id): hit.similarity for hit in found.hits}
+        found = Found(hits, found.scored, found.degraded, cosines)
     if space.semantic:
-        return Found(await with_marks(connection, space.namespace, found.hits), found.scored)
+        marked = await with_marks(connection, space.namespace, found.hits)
+        return msgspec.structs.replace(found, hits=marked)
     return found
 
 

@@ -12,8 +12,9 @@ import msgspec
 
 from indexd import vectors
 from indexd.db import Connection
-from indexd.errors import DimensionMismatch
+from indexd.errors import DimensionMismatch, ModelMismatch
 from indexd.store import retention, versions
+from indexd.store.binding import Binding, bind
 from indexd.store.departures import Departure
 from indexd.store.documents import Document
 from indexd.store.span import before
@@ -25,7 +26,7 @@ class Written(msgspec.Struct, frozen=True):
 
     chunks: int
     unchanged: bool = False
-    refused: DimensionMismatch | None = None
+    refused: DimensionMismatch | ModelMismatch | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -36,7 +37,10 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 async def upsert(connection: Connection, document: Document, *, at: datetime) -> Outcome:
-    """Replace one document as a whole. Raises DimensionMismatch and changes nothing then."""
+    """Replace one document as a whole.
+
+    Raises DimensionMismatch or ModelMismatch and changes nothing then.
+    """
     outcome = await upsert_many(connection, [document], at=at)
     if outcome.written[0].refused:
         raise outcome.written[0].refused
@@ -48,8 +52,8 @@ async def upsert_many(
 ) -> Outcome:
     """Replace documents, each as a whole, in the caller's transaction.
 
-    No two may have the same namespace and doc_id. Those of a wrong dimension are refused, the
-    others written. The outcome is that of writing them one by one: a document may be evicted by
+    No two may have the same namespace and doc_id. Those of a wrong dimension or model are refused,
+    the others written. The outcome is that of writing them one by one: a document may be evicted by
     those after it, never by itself.
     """
     members = [
@@ -71,13 +75,19 @@ async def _upsert_into(
     connection: Connection, namespace: str, members: Sequence[Version], *, at: datetime
 ) -> tuple[dict[int, Written], list[Departure]]:
     """Write one namespace's documents, sorted by doc_id; outcomes by their place."""
-    dimension = members[0].document.dimension
+    # One that names its model goes first: it binds the namespace, where nothing has yet.
+    bindings = [Binding(v.document.dimension, v.document.model) for v in members]
+    bindings.sort(key=lambda binding: binding.model is None)
+    binding = bindings[0]
     while True:
-        fitting = [version for version in members if version.document.dimension == dimension]
-        space = await versions.claim(connection, namespace, dimension, fitting)
+        fitting = [version for version in members if binding.takes(version.document)]
+        space = await versions.claim(connection, namespace, binding, fitting)
         if space is not None:
             break
-        dimension = await versions.fix_dimension(connection, namespace, dimension, at=at)
+        binding = await bind(connection, namespace, binding, at=at)
+        if binding.model is None:
+            same = (other for other in bindings if other.dimension == binding.dimension)
+            binding = next(same, binding)
     if len(fitting) > 1 and await _order_counts(connection, namespace, space, fitting, at=at):
         return await _one_by_one(connection, namespace, members, at=at)
 
@@ -87,8 +97,8 @@ async def _upsert_into(
         changed, replaced = await _write(connection, namespace, changed, space.seen)
     rewritten = {version.doc_id for version in changed}
     outcomes = {
-        version.place: Written(0, refused=_refusal(version.document, dimension))
-        if version.document.dimension != dimension
+        version.place: Written(0, refused=_refusal(version.document, binding))
+        if not binding.takes(version.document)
         else Written(len(version.document.chunks), unchanged=version.doc_id not in rewritten)
         for version in members
     }
@@ -172,5 +182,8 @@ async def _one_by_one(
     return written, departures
 
 
-def _refusal(document: Document, dimension: int) -> DimensionMismatch:
-    return vectors.mismatch(f"chunk {document.chunks[0].chunk_id!r}", dimension, document.dimension)
+def _refusal(document: Document, binding: Binding) -> DimensionMismatch | ModelMismatch:
+    where = f"chunk {document.chunks[0].chunk_id!r}"
+    if binding.model and document.model and not binding.model.agrees_with(document.model):
+        return vectors.other_model(where, document.namespace, binding.model, document.model)
+    return vectors.mismatch(where, binding.dimension, document.dimension)

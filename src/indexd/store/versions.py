@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from indexd.db import Connection
 from indexd.policy import Policy
 from indexd.store import policies
+from indexd.store.binding import IS_BOUND, Binding
 from indexd.store.documents import Document, SourceRef
 
 
@@ -51,12 +52,12 @@ class Space(msgspec.Struct, frozen=True):
 
 
 async def claim(
-    connection: Connection, namespace: str, dimension: int, versions: Sequence[Version]
+    connection: Connection, namespace: str, binding: Binding, versions: Sequence[Version]
 ) -> Space | None:
-    """Hold the namespace at this dimension until the end of the transaction, and see what it has.
+    """Hold the namespace as it is bound until the end of the transaction, and see what it has.
 
-    None, and nothing held, where there is no such namespace or it has another dimension. Writers
-    share the lock; FOR KEY SHARE lets the others' counts through, and only a change of dimension
+    None, and nothing held, where there is no such namespace or it is bound otherwise. Writers
+    share the lock; FOR KEY SHARE lets the others' counts through, and only a change of the binding
     shuts them all out. Where documents are counted (max_items), writers come one by one.
     """
     cursor = await connection.execute(
@@ -72,7 +73,7 @@ async def claim(
             SELECT documents
               FROM indexd.namespaces
              WHERE namespace = %(namespace)s
-               AND dimension = %(dimension)s
+               AND {IS_BOUND}
                AND EXISTS (SELECT FROM policy WHERE max_items IS NOT NULL)
                FOR NO KEY UPDATE
         ),
@@ -80,7 +81,7 @@ async def claim(
             SELECT documents
               FROM indexd.namespaces
              WHERE namespace = %(namespace)s
-               AND dimension = %(dimension)s
+               AND {IS_BOUND}
                AND NOT EXISTS (SELECT FROM policy WHERE max_items IS NOT NULL)
                FOR KEY SHARE
         )
@@ -96,7 +97,7 @@ async def claim(
         {
             "namespace": namespace,
             "defaults": policies.DEFAULTS,
-            "dimension": dimension,
+            **binding.parameters,
             "doc_ids": [version.doc_id for version in versions],
         },
     )
@@ -109,48 +110,6 @@ async def claim(
         # While this waited, another writer may have evicted what this statement still saw.
         seen = await stored(connection, namespace, versions, lock=False)
     return Space(policy, documents, seen)
-
-
-async def fix_dimension(
-    connection: Connection, namespace: str, dimension: int, *, at: datetime
-) -> int:
-    """The dimension the namespace has; one that is new or empty takes the one asked for."""
-    parameters = {"namespace": namespace, "dimension": dimension, "at": at}
-    cursor = await connection.execute(
-        """
-        INSERT INTO indexd.namespaces (namespace, dimension, created_at)
-        VALUES (%(namespace)s, %(dimension)s, %(at)s)
-        ON CONFLICT (namespace) DO NOTHING
-        """,
-        parameters,
-    )
-    if cursor.rowcount:
-        return dimension
-    cursor = await connection.execute(
-        """
-        SELECT dimension, documents
-          FROM indexd.namespaces
-         WHERE namespace = %(namespace)s
-        """,
-        parameters,
-    )
-    fixed, documents = await cursor.fetchone() or (dimension, 0)
-    if documents:
-        return int(fixed)
-    # It looks empty. Once no other writer holds it, see again, in a statement of its own.
-    await connection.execute(
-        "SELECT FROM indexd.namespaces WHERE namespace = %(namespace)s FOR UPDATE", parameters
-    )
-    await connection.execute(
-        """
-        UPDATE indexd.namespaces
-           SET dimension = %(dimension)s
-         WHERE namespace = %(namespace)s
-           AND documents = 0
-        """,
-        parameters,
-    )
-    return dimension
 
 
 async def stored(

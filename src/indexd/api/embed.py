@@ -1,0 +1,56 @@
+"""The route that embeds a text and stores nothing."""
+
+from typing import Annotated
+from uuid import uuid4
+
+from litestar import post
+from litestar.di import NamedDependency
+from litestar.params import Body
+
+from indexd.access import Access
+from indexd.api import openapi
+from indexd.api.auth import scope
+from indexd.api.openapi import example
+from indexd.api.structs import EmbedIn, EmbedOut
+from indexd.api.wire import Json
+from indexd.errors import EmbedderUnavailable, InvalidField, UnknownNamespace
+from indexd.service import Service
+
+CANONICAL = ("chronik", "osctx", "docs", "code", "insights")
+
+
+@post(
+    "/embed/text",
+    opt=scope("write"),
+    dto=Json[EmbedIn],
+    return_dto=None,
+    status_code=200,
+    operation_id="EmbedText",
+)
+async def embed_text(
+    data: Annotated[EmbedIn, Body(examples=example(openapi.EMBED))],
+    service: NamedDependency[Service],
+    access: NamedDependency[Access],
+) -> EmbedOut:
+    """Turn a text into a vector, and say what made it and where the text is from."""
+    for field, value in (("text", data.text), ("source_ref", data.source_ref)):
+        if not value.strip():
+            raise InvalidField(f"{field}: expected a text that is not blank")
+    if data.namespace not in CANONICAL:
+        raise UnknownNamespace(f"namespace: expected one of {', '.join(CANONICAL)}")
+    access.writes(data.namespace)
+    if service.embedder is None:
+        raise EmbedderUnavailable("no embedder is configured; set INDEXD_EMBEDDER_PROVIDER")
+    made = await service.embedder.embed([data.text])
+    [vector] = made.vectors
+    return EmbedOut(
+        embedding_id=f"embed-{uuid4()}",
+        text=data.text,
+        embedding=vector.tolist(),
+        embedding_model=made.model.name,
+        embedding_dim=vector.size,
+        model_revision=f"{made.model.revision or made.model.name}-{vector.size}",
+        generated_at=service.now(),
+        namespace=data.namespace,
+        source_ref=data.source_ref,
+    )

@@ -1,0 +1,61 @@
+"""`indexd reembed`: a namespace from one embedding model to another."""
+
+import asyncio
+import time
+
+import click
+
+from indexd import embedders, keeper
+from indexd import reembed as work
+from indexd.cli.common import database_options, load, running_database
+from indexd.errors import ConfigurationError
+from indexd.metrics import Metrics
+from indexd.settings import Settings
+
+LINE_SECONDS = 5.0
+"""How often progress is a line."""
+
+
+@click.command()
+@click.argument("namespace")
+@click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
+@database_options
+def reembed(namespace: str, dry_run: bool, database_url: str | None, data_dir: str | None) -> None:
+    """Embed all texts of NAMESPACE anew, with the embedder of the settings.
+
+    The namespace can be searched and written to all the while; its vectors change at once, at the
+    end. A run that is cut off is taken up by the next. Give the server the new embedder then:
+    until it has it, texts are refused there.
+    """
+    settings = load(database_url=database_url, data_dir=data_dir)
+    with running_database(settings) as url:
+        asyncio.run(_run(url, settings, namespace, dry_run=dry_run))
+
+
+async def _run(url: str, settings: Settings, namespace: str, *, dry_run: bool) -> None:
+    embedder = embedders.of(settings, Metrics())
+    if embedder is None:
+        raise ConfigurationError("embedder_provider: set one, for it is to embed the texts")
+    async with embedder, keeper.connected(url) as connection:
+        if dry_run:
+            found = await work.extent(connection, embedder, namespace)
+            model = (await embedder.contact()).model
+            click.echo(
+                f"{found.texts:,} texts, {found.done:,} of them done, "
+                f"from {found.model or 'an unnamed model'} to {model}"
+            )
+            return
+        outcome = await work.run(connection, embedder, settings, namespace, _line())
+        click.echo(f"{outcome.chunks:,} chunks are of {outcome.contact.model} now")
+
+
+def _line() -> work.Show:
+    last = 0.0
+
+    def show(done: int, texts: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_SECONDS or done == texts:
+            last = time.monotonic()
+            click.echo(f"{done:,} of {texts:,} texts")
+
+    return show

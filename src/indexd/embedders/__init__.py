@@ -1,0 +1,64 @@
+"""Texts in, vectors out: the providers, and what guards the service against their failures."""
+
+from pathlib import Path
+
+from indexd.embedders import ollama, sentence_transformers
+from indexd.embedders.embedder import Contact, Embedder, Limits, Made
+from indexd.embedders.ollama import Ollama
+from indexd.embedders.openai import OpenAI
+from indexd.embedders.protocol import Provider
+from indexd.embedders.sentence_transformers import SentenceTransformers
+from indexd.errors import ConfigurationError
+from indexd.metrics import Metrics
+from indexd.settings import Settings
+
+__all__ = ["Contact", "Embedder", "Limits", "Made", "of"]
+
+
+def of(settings: Settings, metrics: Metrics) -> Embedder | None:
+    """The embedder that the settings name, if any. Raises ConfigurationError."""
+    provider = _provider(settings)
+    if provider is None:
+        return None
+    limits = Limits(
+        timeout=settings.embedder_timeout,
+        dimension=settings.embedder_dim,
+        batch=settings.embedder_batch_size,
+        # In this process there is one thread for it; more would only wait inside their timeout.
+        concurrency=1
+        if settings.embedder_provider == "sentence-transformers"
+        else settings.embedder_concurrency,
+        cache=settings.embedder_cache_size,
+    )
+    return Embedder(provider, limits, metrics)
+
+
+def _provider(settings: Settings) -> Provider | None:
+    url, model, timeout = (
+        settings.embedder_base_url,
+        settings.embedder_model,
+        settings.embedder_timeout,
+    )
+    if settings.embedder_provider == "ollama":
+        return Ollama(url or ollama.DEFAULT_URL, model or ollama.DEFAULT_MODEL, timeout=timeout)
+    if settings.embedder_provider == "openai":
+        if not url or not model:
+            # No default: texts go nowhere that nobody named.
+            raise ConfigurationError(
+                "embedder_provider: openai needs embedder_base_url and embedder_model"
+            )
+        return OpenAI(url, model, timeout=timeout, key=_key(settings))
+    if settings.embedder_provider == "sentence-transformers":
+        return SentenceTransformers(model or sentence_transformers.DEFAULT_MODEL)
+    return None
+
+
+def _key(settings: Settings) -> str | None:
+    if settings.embedder_api_key_file is None:
+        return settings.embedder_api_key
+    try:
+        return Path(settings.embedder_api_key_file).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"embedder_api_key_file: {settings.embedder_api_key_file} cannot be read"
+        ) from error

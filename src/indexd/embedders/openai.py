@@ -1,0 +1,59 @@
+"""Any server with OpenAI's POST /v1/embeddings: vLLM, TEI, LM Studio, llama.cpp, OpenAI."""
+
+from collections.abc import Sequence
+from operator import attrgetter
+
+import httpx
+import msgspec
+from numpy.typing import ArrayLike
+
+from indexd.embedders import remote
+from indexd.embedders.protocol import Failure
+from indexd.vectors import Model
+
+_NO_LIST = (404, 405, 501)
+
+
+class _Item(msgspec.Struct):
+    index: int
+    embedding: list[float]
+
+
+class _Embedded(msgspec.Struct):
+    data: list[_Item]
+
+
+class OpenAI:
+    def __init__(self, base_url: str, model: str, *, timeout: float, key: str | None) -> None:
+        """A base_url without a path gets `/v1`."""
+        if httpx.URL(base_url).path in ("", "/"):
+            base_url = base_url.rstrip("/") + "/v1"
+        self._client = remote.client(base_url, timeout=timeout, key=key)
+        self._model = model
+
+    @property
+    def name(self) -> str:
+        return f"openai at {remote.shown(self._client)}"
+
+    async def model(self) -> Model:
+        """The protocol knows no revisions, so the name has to be one.
+
+        The list of models is asked for to see whether someone is there; not every server has it.
+        """
+        try:
+            await remote.ask(self._client, "GET", "/models")
+        except Failure as failure:
+            if failure.status not in _NO_LIST:
+                raise
+        return Model(self._model)
+
+    async def embed(self, texts: Sequence[str]) -> ArrayLike:
+        sent = {"model": self._model, "input": texts, "encoding_format": "float"}
+        body = await remote.ask(self._client, "POST", "/embeddings", sent)
+        items = sorted(remote.decoded(body, _Embedded, self._client).data, key=attrgetter("index"))
+        if [item.index for item in items] != list(range(len(items))):
+            raise Failure("answer", f"{self.name} left out or repeated some of the texts")
+        return [item.embedding for item in items]
+
+    async def close(self) -> None:
+        await self._client.aclose()

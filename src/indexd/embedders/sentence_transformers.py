@@ -1,0 +1,92 @@
+"""A model in this process, by the optional extra `sentence-transformers`."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from indexd.embedders.protocol import Failure
+from indexd.errors import ConfigurationError
+from indexd.vectors import Model
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+
+DIGEST = 12
+"""So many digits of the weights' SHA-256 are the revision."""
+
+
+class SentenceTransformers:
+    """`model` is a name on the hub, or a folder. It loads in a thread, which then embeds."""
+
+    def __init__(self, model: str) -> None:
+        if find_spec("sentence_transformers") is None:
+            raise ConfigurationError(
+                "embedder_provider: sentence-transformers is not installed; "
+                "install the extra `indexd[sentence-transformers]`"
+            )
+        self._source = model
+        # One thread: torch spreads a batch over the cores itself.
+        self._thread = ThreadPoolExecutor(1, "embed")
+        self._loading: asyncio.Future[tuple[Any, Model]] | None = None
+
+    @property
+    def name(self) -> str:
+        return "sentence-transformers"
+
+    async def model(self) -> Model:
+        return (await self._loaded())[1]
+
+    async def _loaded(self) -> tuple[Any, Model]:
+        """Waits until the model is loaded; one who gives up waiting does not stop the loading."""
+        if self._loading is None or (self._loading.done() and self._loading.exception()):
+            loop = asyncio.get_running_loop()
+            self._loading = loop.run_in_executor(self._thread, _load, self._source)
+        return await asyncio.shield(self._loading)
+
+    async def embed(self, texts: Sequence[str]) -> ArrayLike:
+        transformer, _ = await self._loaded()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, _encode, transformer, list(texts))
+
+    async def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _load(source: str) -> tuple[Any, Model]:
+    # Here, for it takes seconds and most installations do without.
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        transformer = SentenceTransformer(source)
+    except Exception as error:  # whatever the files or the hub make it raise
+        raise Failure(
+            "answer", f"the model cannot be loaded ({type(error).__name__})", lasting=True
+        ) from error
+    name = Path(source).name if Path(source).is_dir() else source
+    return transformer, Model(name, _revision(transformer))
+
+
+def _revision(transformer: Any) -> str:
+    """Of the weights themselves: the same from the hub as from a folder."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(transformer.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:DIGEST]
+
+
+def _encode(transformer: Any, texts: list[str]) -> ArrayLike:
+    try:
+        vectors: ArrayLike = transformer.encode(
+            texts, batch_size=len(texts), show_progress_bar=False
+        )
+    except Exception as error:  # out of memory, mostly
+        raise Failure("answer", f"the model failed ({type(error).__name__})") from error
+    return vectors

@@ -1,0 +1,130 @@
+"""A namespace from one embedding model to another, while it is searched and written to.
+
+What is made is kept in the database batch by batch, so a run that ends early is taken up by the
+next one. The vectors in use change in one transaction, at the end.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import msgspec
+import structlog
+from psycopg.errors import DeadlockDetected
+
+from indexd import keeper
+from indexd.db import Connection, configure
+from indexd.embedders import Contact, Embedder
+from indexd.errors import EmbedderUnavailable
+from indexd.settings import Settings
+from indexd.store import indexes
+from indexd.store import reembed as store
+from indexd.store.reembed import Extent, Text
+
+log = structlog.get_logger()
+
+BATCHES = 4
+"""So many batches of the embedder per lane are fetched and kept together."""
+
+Show = Callable[[int, int], None]
+"""Told how many texts have their vector, of how many."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    chunks: int
+    contact: Contact
+
+
+async def extent(connection: Connection, embedder: Embedder, namespace: str) -> Extent:
+    """What there is to do."""
+    contact = await embedder.contact()
+    async with connection.transaction():
+        return await store.begin(connection, namespace, contact.model)
+
+
+async def run(
+    connection: Connection, embedder: Embedder, settings: Settings, namespace: str, show: Show
+) -> Outcome:
+    """Embed what is missing, put it in place, and rebuild the index the namespace had.
+
+    The connection is in autocommit and without a statement timeout. Raises NotFound,
+    InvalidRequest, and EmbedderUnavailable, after which another run goes on.
+    """
+    await configure(connection)
+    contact = await embedder.contact()
+    found = await extent(connection, embedder, namespace)
+    show(found.done, found.texts)
+    task = _Task(connection, embedder, contact, namespace)
+    done = found.done
+    async for more in task.embed_missing(_pass_size(settings)):
+        done += more
+        show(done, max(done, found.texts))
+    # Without the index: to change a row under it costs a hundred times as much. The lock keeps
+    # the keeper of a running server from building it again too early; until it is, searches scan
+    # the namespace, which is slower and as right.
+    async with keeper.lock(connection, 0.2):
+        await _drop_indexes(connection, namespace)
+        while (chunks := await task.cut_over(settings.embedder_batch_size)) is None:
+            async for _ in task.embed_missing(_pass_size(settings)):
+                pass
+        await keeper.keep_once(connection, keeper.rules(settings))
+    return Outcome(chunks, contact)
+
+
+def _pass_size(settings: Settings) -> int:
+    return settings.embedder_batch_size * settings.embedder_concurrency * BATCHES
+
+
+async def _drop_indexes(connection: Connection, namespace: str) -> None:
+    for space in await indexes.look(connection):
+        if space.name == namespace:
+            for index in space.indexes:
+                await indexes.drop(connection, index.name)
+
+
+class _Task(msgspec.Struct, frozen=True):
+    """One namespace on its way to the model of `contact`."""
+
+    connection: Connection
+    embedder: Embedder
+    contact: Contact
+    namespace: str
+
+    async def embed_missing(self, size: int) -> AsyncIterator[int]:
+        """One pass over all chunks; says how many texts each step embedded."""
+        after = ("", -1)
+        while texts := await store.missing(self.connection, self.namespace, after, size):
+            yield await self._embed(texts)
+            after = store.last_key(texts)
+
+    async def _embed(self, texts: Sequence[Text]) -> int:
+        by_digest = {text.digest: text.text for text in texts}
+        made = await self.embedder.embed(list(by_digest.values()))
+        if made.model != self.contact.model:
+            raise EmbedderUnavailable(
+                f"the embedder's model changed from {self.contact.model} to {made.model} meanwhile"
+            )
+        vectors = dict(zip(by_digest, made.vectors, strict=True))
+        await store.keep(self.connection, self.namespace, self.contact.model, vectors)
+        return len(vectors)
+
+    async def cut_over(self, last: int) -> int | None:
+        """Put all in place; None if that has to be tried again.
+
+        Writers are shut out from the first statement on. The few texts that they wrote since the
+        last pass, no more than `last`, are embedded while they wait: else a namespace that is
+        always written to would never be done.
+        """
+        try:
+            async with self.connection.transaction():
+                await store.shut_out_writers(self.connection, self.namespace)
+                texts = await store.missing(self.connection, self.namespace, ("", -1), last + 1)
+                if len(texts) > last:
+                    return None
+                if texts:
+                    await self._embed(texts)
+                return await store.put_in_place(
+                    self.connection, self.namespace, self.contact.model, self.contact.dimension
+                )
+        except DeadlockDetected:
+            # A deletion holds a document and waits for the namespace.
+            log.info("cutting over collided with a deletion", namespace=self.namespace)
+            return None
