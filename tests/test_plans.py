@@ -12,7 +12,7 @@ from pytest_postgresql.executors.noop import NoopExecutor
 
 from indexd.keeper import keep_once
 from indexd.store.attempts import nearest_statement, scan_statement
-from indexd.store.filters import Filters, parameters
+from indexd.store.filters import Filters, may_match, parameters
 from indexd.store.indexes import Rules, index_name
 from indexd.store.namespaces import facts_values
 from indexd.store.probe_sweep import NO_HALF_LIFE, Tuning, probe_statement, sweep_statement
@@ -186,6 +186,19 @@ def test_a_rare_filter_goes_by_its_own_index(planner: Any, filters: Filters, ind
     plan = explain(planner, scan_statement(DIMENSION, filters), filters=filters)
     assert index in indexes_of(plan)
     assert not reads(plan)
+
+
+@pytest.mark.parametrize("filters", [Filters(tags=["t7"]), Filters(source_path=["path/7"])])
+def test_what_passes_a_filter_is_estimated_once(planner: Any, filters: Filters) -> None:
+    """A key and its value are one thing; the planner multiplies their shares."""
+    values = {**parameters(filters), "namespace": "large"}
+    [[[plan]]] = planner.execute(
+        "EXPLAIN (ANALYZE, FORMAT JSON) SELECT FROM indexd.chunks"
+        f" WHERE namespace = %(namespace)s AND {may_match(filters)}",
+        values,
+    ).fetchall()
+    found = plan["Plan"]
+    assert found["Actual Rows"] / 4 <= found["Plan Rows"] <= 40 * found["Actual Rows"]
 
 
 def test_the_planner_knows_the_dimension_of_a_namespace(planner: Any) -> None:

@@ -25,8 +25,21 @@ class Filters(msgspec.Struct, frozen=True):
     not_doc_id: str | None = None
 
 
-TAGGED = """(
-        filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s::text[])
+_BY_KEY = {
+    "tags": "filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s::text[])",
+    "source_path": """
+        filter_keys && indexd.filter_keys_of(%(namespace)s, 'source_path', %(source_path)s::text[])
+    """,
+    "source_ref_origin": """
+        filter_keys && indexd.filter_keys_of(
+            %(namespace)s, 'source_ref_origin', %(source_ref_origin)s::text[]
+        )
+    """,
+}
+"""What their index can tell; the values are compared again, for a key is a hash."""
+
+TAGGED = f"""(
+        {_BY_KEY["tags"]}
         AND EXISTS (
             SELECT
               FROM unnest(tags) AS tag
@@ -38,14 +51,12 @@ TAGGED = """(
 
 _CONTENT = {
     "tags": TAGGED,
-    "source_path": """
-        filter_keys && indexd.filter_keys_of(%(namespace)s, 'source_path', %(source_path)s::text[])
+    "source_path": f"""
+        {_BY_KEY["source_path"]}
         AND source_path = ANY(%(source_path)s::text[])
     """,
-    "source_ref_origin": """
-        filter_keys && indexd.filter_keys_of(
-            %(namespace)s, 'source_ref_origin', %(source_ref_origin)s::text[]
-        )
+    "source_ref_origin": f"""
+        {_BY_KEY["source_ref_origin"]}
         AND source_ref_origin = ANY(%(source_ref_origin)s::text[])
     """,
     "doc_id": "doc_id = ANY(%(doc_ids)s::text[])",
@@ -71,6 +82,11 @@ def in_time(filters: Filters) -> str:
 def matches(filters: Filters) -> str:
     """A chunk passes; the namespace itself is the statement's to name."""
     return _all_of(_CONTENT | _IN_TIME, filters)
+
+
+def may_match(filters: Filters) -> str:
+    """For counting: to the planner a key and its value are two conditions, each as rare again."""
+    return _all_of(_CONTENT | _BY_KEY | _IN_TIME, filters)
 
 
 def _all_of(conditions: Mapping[str, str], filters: Filters) -> str:

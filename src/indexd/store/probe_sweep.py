@@ -24,7 +24,7 @@ import numpy as np
 from indexd.db import Connection
 from indexd.store import ages
 from indexd.store.ages import Ages
-from indexd.store.filters import Filters, content, in_time, matches, parameters
+from indexd.store.filters import Filters, content, in_time, matches, may_match, parameters
 from indexd.store.hits import top
 from indexd.store.namespaces import Facts
 from indexd.vectors import Embedding
@@ -57,7 +57,7 @@ class Tuning(msgspec.Struct, frozen=True):
 
     def first_ef(self, chunks: int) -> int:
         """The recall of one ef falls as the index grows; the square root keeps it."""
-        full = self.ef or min(max(113 * math.sqrt(chunks / 40_000), 100), self.ef_max)
+        full = self.ef or min(max(150 * math.sqrt(chunks / 40_000), 100), self.ef_max)
         return max(int(full * self.effort), 1)
 
     @property
@@ -342,7 +342,7 @@ async def _estimate(
         SELECT
           FROM indexd.chunks
          WHERE namespace = %(namespace)s
-           AND {matches(filters)}
+           AND {may_match(filters)}
         """,
         values,
     )
