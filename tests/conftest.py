@@ -1,17 +1,18 @@
 """One PostgreSQL for the whole run, migrated once; every test gets a clone of its database."""
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
+import httpx
 import numpy as np
 import psycopg
 import pytest
 from litestar import Litestar
 from litestar.di import Provide
-from litestar.testing import AsyncTestClient
 from numpy.typing import NDArray
 from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
@@ -23,7 +24,45 @@ from indexd.schema import metadata
 from indexd.service import Service
 from indexd.settings import Settings
 
-Client = AsyncTestClient[Any]
+
+class Client(httpx.AsyncClient):
+    """An application as its clients meet it; requests made at once run at once.
+
+    Litestar's own test client makes one after the other, whatever it is asked for.
+    """
+
+    def __init__(self, app: Litestar) -> None:
+        super().__init__(
+            # Both speak ASGI, in types of their own.
+            transport=httpx.ASGITransport(cast(Any, app), raise_app_exceptions=False),
+            base_url="http://testserver.local",
+            timeout=120,
+        )
+        self.app = app
+        self._started, self._done = asyncio.Event(), asyncio.Event()
+
+    async def _live(self) -> None:
+        """In a task of its own: a fixture ends in another one than it began in."""
+        try:
+            async with self.app.lifespan():
+                self._started.set()
+                await self._done.wait()
+        finally:
+            self._started.set()
+
+    async def __aenter__(self) -> Self:
+        self._life = asyncio.create_task(self._live())
+        await self._started.wait()
+        if self._life.done():
+            await self._life
+        return await super().__aenter__()
+
+    async def __aexit__(self, *about: Any) -> None:
+        await super().__aexit__(*about)
+        self._done.set()
+        await self._life
+
+
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
@@ -83,13 +122,13 @@ def own_sql(clone: psycopg.Connection[Any]) -> Sql:
 
 @pytest.fixture
 def settings(url: str) -> Settings:
-    return Settings(database_url=url, pool_size=8, pool_timeout_seconds=2)
+    return Settings(database_url=url, pool_size=8, pool_timeout_seconds=60, queue_length=2_000)
 
 
 @pytest.fixture
 async def own_client(settings: Settings) -> AsyncIterator[Client]:
     """An application of the test's own, over a database of its own."""
-    async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as opened:
+    async with Client(create_app(settings)) as opened:
         yield opened
 
 
@@ -106,8 +145,10 @@ def common_url(server: NoopExecutor) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 async def common_client(common_url: str) -> AsyncIterator[Client]:
-    settings = Settings(database_url=common_url, pool_size=8, pool_timeout_seconds=2)
-    async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as opened:
+    settings = Settings(
+        database_url=common_url, pool_size=8, pool_timeout_seconds=60, queue_length=2_000
+    )
+    async with Client(create_app(settings)) as opened:
         yield opened
 
 

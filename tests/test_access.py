@@ -10,7 +10,6 @@ import msgspec
 import psycopg
 import pytest
 from litestar import Litestar
-from litestar.testing import AsyncTestClient
 
 from indexd import keyring
 from indexd.access import OPEN, SCOPES, Scope
@@ -66,7 +65,7 @@ def guarded(settings: Settings) -> Settings:
 
 @pytest.fixture
 async def locked(guarded: Settings) -> AsyncIterator[Client]:
-    async with AsyncTestClient(create_app(guarded), raise_server_exceptions=False) as opened:
+    async with Client(create_app(guarded)) as opened:
         yield opened
 
 
@@ -120,7 +119,7 @@ async def test_a_route_without_a_scope_is_for_admins(make_key: MakeKey, guarded:
     app: Litestar = create_app(guarded)
     app.register(new)
     assert ("GET", "/new", "none") in routes(app)
-    async with AsyncTestClient(app) as client:
+    async with Client(app) as client:
         writer, admin = await make_key("w", "write"), await make_key("a", "admin")
         assert (await client.get("/new", headers=writer)).status_code == 403
         assert (await client.get("/new", headers=admin)).status_code == 200
@@ -158,8 +157,8 @@ async def test_a_revoked_key_is_refused_at_once_and_an_expired_one(
     header = await make_key("one")
     ended = await make_key("ended", expires_at=datetime.now(UTC) - timedelta(seconds=1))
     async with (
-        AsyncTestClient(create_app(guarded)) as first,
-        AsyncTestClient(create_app(guarded)) as second,
+        Client(create_app(guarded)) as first,
+        Client(create_app(guarded)) as second,
     ):
         for _ in range(3):
             assert (await first.get("/index/stats", headers=header)).status_code == 200
@@ -177,7 +176,7 @@ async def test_memory_is_not_believed_once_it_is_old(
     """As where the session that follows the keys hangs."""
     monkeypatch.setattr(keyring, "LOOK_SECONDS", 3600)
     header = await make_key("one")
-    async with AsyncTestClient(create_app(guarded)) as client:
+    async with Client(create_app(guarded)) as client:
         assert (await client.get("/index/stats", headers=header)).status_code == 200
         await asyncio.sleep(0.3)
         clone.execute("UPDATE indexd.api_keys SET revoked_at = now()")
@@ -192,7 +191,7 @@ async def test_a_flood_of_wrong_keys_is_limited_and_keeps_no_valid_key_out(
 ) -> None:
     few = msgspec.structs.replace(guarded, auth_failures_per_minute=5)
     header = await make_key("one")
-    async with AsyncTestClient(create_app(few)) as client:
+    async with Client(create_app(few)) as client:
         assert (await client.get("/index/stats", headers=header)).status_code == 200
         await asyncio.sleep(0.5)
         statuses = []
@@ -327,7 +326,7 @@ def _without(text: str, *keys: str) -> Any:
 async def test_the_rate_limit_is_per_key(guarded: Settings, make_key: MakeKey) -> None:
     slow = msgspec.structs.replace(guarded, rate_limit=3)
     one, two = await make_key("one"), await make_key("two")
-    async with AsyncTestClient(create_app(slow)) as client:
+    async with Client(create_app(slow)) as client:
         answers = [await client.get("/index/stats", headers=one) for _ in range(4)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
         assert answers[3].json()["code"] == "rate_limited"
@@ -338,7 +337,7 @@ async def test_the_rate_limit_is_per_key(guarded: Settings, make_key: MakeKey) -
 
 async def test_metrics_can_be_public(guarded: Settings) -> None:
     public = msgspec.structs.replace(guarded, metrics_public=True)
-    async with AsyncTestClient(create_app(public)) as client:
+    async with Client(create_app(public)) as client:
         assert (await client.get("/metrics")).status_code == 200
         assert (await client.get("/index/stats")).status_code == 401
 
@@ -347,7 +346,7 @@ async def test_without_authentication_keys_play_no_part(
     settings: Settings, make_key: MakeKey
 ) -> None:
     header = await make_key("one", "read", "mine")
-    async with AsyncTestClient(create_app(settings)) as client:
+    async with Client(create_app(settings)) as client:
         answer = await client.post("/index/upsert", json=document("a", [1, 0]), headers=header)
         assert answer.status_code == 200
 

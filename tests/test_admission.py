@@ -5,13 +5,12 @@ from collections import Counter
 
 import msgspec
 import pytest
-from litestar.testing import AsyncTestClient
 
-from indexd.admission import CALM, Admission
+from indexd.admission import AGAIN, CALM, Admission
 from indexd.app import create_app
 from indexd.errors import Overloaded
 from indexd.settings import Settings
-from tests.conftest import document, service_of
+from tests.conftest import Client, document, service_of
 
 
 class Clock:
@@ -91,18 +90,30 @@ async def test_one_who_leaves_the_queue_takes_no_turn_away() -> None:
     assert (gate.busy, gate.waiting) == (0, 0)
 
 
-async def test_a_queue_that_stands_is_cut_short_until_it_is_calm() -> None:
+async def test_as_many_as_fit_may_wait_for_ever() -> None:
+    clock = Clock()
+    gate = admission(size=2, length=8, seconds=5, clock=clock)
+
+    async def client() -> None:
+        for _ in range(50):
+            async with gate.turn():
+                clock.now += 0.5
+                await asyncio.sleep(0)
+
+    await asyncio.gather(*(client() for _ in range(10)))
+    assert not gate.shedding
+
+
+async def test_a_queue_that_overflowed_is_cut_short_until_it_is_calm() -> None:
     clock = Clock()
     gate = admission(size=4, length=8, seconds=5, clock=clock)
-    held = [asyncio.create_task(_hold(gate)) for _ in range(4)]
-    waiting = [asyncio.create_task(_hold(gate)) for _ in range(6)]
+    tasks = [asyncio.create_task(_hold(gate)) for _ in range(12)]
     await settle()
-    assert gate.waiting == 6
-    clock.now += 5.1
+    assert gate.waiting == 8
     with pytest.raises(Overloaded):
         await _take(gate)
     assert gate.shedding
-    for task in (*held, *waiting):
+    for task in tasks:
         task.cancel()
     await settle()
     assert (gate.busy, gate.waiting) == (0, 0)
@@ -121,6 +132,25 @@ async def test_a_queue_that_stands_is_cut_short_until_it_is_calm() -> None:
     assert await wanted(12) == 8
 
 
+async def test_the_long_queue_is_tried_again_even_without_calm() -> None:
+    clock = Clock()
+    gate = admission(size=1, length=3, clock=clock)
+    tasks = [asyncio.create_task(_hold(gate)) for _ in range(4)]
+    await settle()
+    for _ in range(int(AGAIN / 0.5) + 1):
+        with pytest.raises(Overloaded):
+            await _take(gate)
+        clock.now += 0.5
+    assert gate.refuse_early()
+    clock.now += AGAIN
+    tasks.pop().cancel()
+    await settle()
+    assert not gate.refuse_early()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _take(gate: Admission) -> None:
     async with gate.turn():
         pass
@@ -134,7 +164,7 @@ async def _hold(gate: Admission) -> None:
 async def test_an_overload_is_a_503_that_says_when_to_come_back(settings: Settings) -> None:
     narrow = msgspec.structs.replace(settings, pool_size=1, queue_length=0)
     app = create_app(narrow)
-    async with AsyncTestClient(app) as client:
+    async with Client(app) as client:
         service = service_of(app)
         async with service.database.admission.turn():
             answer = await client.post("/index/upsert", json=document("a", [1, 0]))
@@ -153,7 +183,7 @@ async def test_more_requests_than_are_held_at_once_are_refused_unread(settings: 
 
     app = create_app(msgspec.structs.replace(settings, max_requests=1))
     held = next(one for one in app.middleware if isinstance(one, InFlight))
-    async with AsyncTestClient(app) as client:
+    async with Client(app) as client:
         held._held = 1
         answer = await client.post("/index/upsert", json=document("a", [1, 0]))
         assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
@@ -166,7 +196,7 @@ async def test_more_requests_than_are_held_at_once_are_refused_unread(settings: 
 
 async def test_what_holds_a_document_too_long_is_a_503(settings: Settings, clone: object) -> None:
     impatient = msgspec.structs.replace(settings, lock_timeout_seconds=0.1)
-    async with AsyncTestClient(create_app(impatient)) as client:
+    async with Client(create_app(impatient)) as client:
         await client.post("/index/upsert", json=document("a", [1, 0]))
         clone.execute("SELECT FROM indexd.documents FOR UPDATE")  # type: ignore[attr-defined]
         answer = await client.post("/index/delete", json={"doc_id": "a", "namespace": "notes"})
@@ -189,7 +219,7 @@ async def test_counts_and_sizes_have_limits(
     settings: Settings, path: str, body: dict[str, object], named: str
 ) -> None:
     tight = msgspec.structs.replace(settings, max_chunks=2, max_text_chars=100, max_filter_values=2)
-    async with AsyncTestClient(create_app(tight)) as client:
+    async with Client(create_app(tight)) as client:
         answer = await client.post(path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_field")
         assert answer.json()["error"].startswith(named)

@@ -12,12 +12,11 @@ import msgspec
 import numpy as np
 import psycopg
 import pytest
-from litestar.testing import AsyncTestClient
 
 from indexd import migrate
 from indexd.app import create_app
 from indexd.settings import Settings
-from tests.conftest import document
+from tests.conftest import Client, document
 
 
 def indexd(url: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -77,7 +76,7 @@ async def test_what_was_backed_up_comes_back_and_its_index_by_itself(
     indexing = msgspec.structs.replace(settings, index_threshold=50, keeper_interval_seconds=0.2)
     vectors = rng.normal(size=(100, 8))
     search = {"namespace": "notes", "embedding": vectors[3].tolist(), "k": 5}
-    async with AsyncTestClient(create_app(indexing)) as client:
+    async with Client(create_app(indexing)) as client:
         for row, vector in enumerate(vectors):
             sent = document(f"d{row}", vector, texts=["Wörter"], metas=[{"tags": ["a/b"]}])
             await client.post("/index/upsert", json=sent)
@@ -98,7 +97,7 @@ async def test_what_was_backed_up_comes_back_and_its_index_by_itself(
     assert hnsw(empty) == 0
     migrate.check(empty)
     moved = msgspec.structs.replace(indexing, database_url=empty)
-    async with AsyncTestClient(create_app(moved)) as client:
+    async with Client(create_app(moved)) as client:
         wait_for_hnsw(empty)
         assert (await client.post("/index/search", json=search)).json()["results"] == before
 

@@ -5,14 +5,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import psycopg
-from litestar.testing import AsyncTestClient
 from structlog.testing import capture_logs
 
 from indexd.app import create_app
 from indexd.budget import CALM, FEWEST, LADDER, STEP, WINDOW, Budget
 from indexd.pulse import look
 from indexd.settings import Settings
-from tests.conftest import document, service_of
+from tests.conftest import Client, document, service_of
 from tests.test_admission import Clock
 
 
@@ -88,7 +87,7 @@ async def test_a_degraded_answer_says_so_and_has_as_many_results(
         settings, budget_degrade="on", index_threshold=100, keeper_interval_seconds=0.2
     )
     app = create_app(degrading)
-    async with AsyncTestClient(app) as client:
+    async with Client(app) as client:
         for start in range(0, 900, 300):
             lines = "".join(
                 msgspec.json.encode(
@@ -144,7 +143,7 @@ def _await_index(url: str) -> None:
 
 async def test_readyz_shows_a_budget_that_is_exceeded_and_stays_ready(settings: Settings) -> None:
     app = create_app(settings)
-    async with AsyncTestClient(app) as client:
+    async with Client(app) as client:
         service = service_of(app)
         searches(service.budget, 0.5)
         answer = await client.get("/readyz")

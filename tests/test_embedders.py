@@ -10,7 +10,6 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from litestar.testing import AsyncTestClient
 
 import indexd
 from indexd.app import create_app
@@ -43,7 +42,7 @@ def settings_for(fake: Fake, url: str, **rest: Any) -> Settings:
 @asynccontextmanager
 async def served(fake: Fake, url: str, **rest: Any) -> AsyncIterator[Client]:
     app = create_app(settings_for(fake, url, **rest))
-    async with AsyncTestClient(app, raise_server_exceptions=False) as client:
+    async with Client(app) as client:
         yield client
 
 

@@ -21,12 +21,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from litestar.testing import AsyncTestClient
 
 from indexd.app import create_app
 from indexd.policy import Policy
 from indexd.settings import Settings
-from tests.conftest import document
+from tests.conftest import Client, document
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = 86_400.0
@@ -97,7 +96,7 @@ def test_any_history_leaves_what_the_model_says(url: str, tmp_path: Path) -> Non
         Settings(database_url=url, pool_size=4, keeper_interval_seconds=3600),
         now=lambda: clock[0],
     )
-    client: Any = AsyncTestClient(app, raise_server_exceptions=False)
+    client: Any = Client(app)
     admin = psycopg.connect(url, autocommit=True)
 
     def call(path: str, body: Any) -> Any:

@@ -10,7 +10,6 @@ import numpy as np
 import psycopg
 import pytest
 from click.testing import CliRunner
-from litestar.testing import AsyncTestClient
 from numpy.typing import NDArray
 
 from indexd import keeper
@@ -36,7 +35,7 @@ async def admin(url: str) -> AsyncIterator[Admin]:
 @asynccontextmanager
 async def serving(settings: Settings, **changes: Any) -> AsyncIterator[Client]:
     changed = msgspec.structs.replace(settings, keeper_interval_seconds=0.1, **changes)
-    async with AsyncTestClient(create_app(changed), raise_server_exceptions=False) as client:
+    async with Client(create_app(changed)) as client:
         yield client
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from litestar.testing import AsyncTestClient
 
 from indexd.app import create_app
 from indexd.settings import Settings
@@ -28,7 +27,7 @@ async def aging(settings: Settings, tmp_path: Path) -> AsyncIterator[Client]:
     )
     changed = Settings(database_url=settings.database_url, policies=str(file), pool_size=4)
     app = create_app(changed, now=lambda: NOW)
-    async with AsyncTestClient(app, raise_server_exceptions=False) as client:
+    async with Client(app) as client:
         yield client
 
 

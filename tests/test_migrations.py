@@ -9,13 +9,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from litestar.testing import AsyncTestClient
 
 from indexd import migrate
 from indexd.app import create_app
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings
-from tests.conftest import document
+from tests.conftest import Client, document
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,7 +36,7 @@ def test_a_difference_is_found(url: str, clone: psycopg.Connection[Any]) -> None
 
 
 async def test_down_to_base_and_up_again_with_data(settings: Settings, url: str) -> None:
-    async with AsyncTestClient(create_app(settings)) as client:
+    async with Client(create_app(settings)) as client:
         await client.post("/index/upsert", json=document("a", [1, 0], texts=["t"]))
         await client.post("/index/delete", json={"doc_id": "a", "namespace": "notes"})
         await client.post("/index/upsert", json=document("b", [1, 0], texts=["t"]))

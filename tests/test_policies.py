@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from litestar.testing import AsyncTestClient
 
 from indexd import policy
 from indexd.app import create_app
@@ -128,7 +127,7 @@ async def test_the_half_life_of_the_namespace_works_and_the_documents_own_wins(
 ) -> None:
     file = written(tmp_path, "namespaces: {notes: {half_life_seconds: 86400}}")
     changed = Settings(database_url=settings.database_url, policies=str(file))
-    async with AsyncTestClient(create_app(changed), raise_server_exceptions=False) as client:
+    async with Client(create_app(changed)) as client:
         past = "2020-01-01T00:00:00Z"
         await client.post("/index/upsert", json=document("old", [1, 0], ingested_at=past))
         own = document("own", [1, 1], ingested_at=past, half_life_seconds=1e12)

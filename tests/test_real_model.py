@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from litestar.testing import AsyncTestClient
 
 from indexd.app import create_app
 from indexd.settings import Settings
@@ -47,7 +46,7 @@ async def client(url: str, model: str, shared_data: Path) -> AsyncIterator[Clien
         embedder_model=model,
         embedder_timeout=120,
     )
-    async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as opened:
+    async with Client(create_app(settings)) as opened:
         yield opened
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from litestar.testing import AsyncTestClient
 
 from indexd.app import create_app
 from indexd.settings import Settings
@@ -47,12 +46,13 @@ async def notes(settings: Settings, tmp_path: Path, clock: Clock) -> AsyncIterat
         relevance_limit=50,
     )
     app = create_app(changed, now=clock)
-    async with AsyncTestClient(app, raise_server_exceptions=False) as client:
+    async with Client(app) as client:
         yield client
 
 
 async def flush(client: Client) -> None:
-    service = client.app.dependencies["service"].dependency()
+    provided: Any = client.app.dependencies["service"]
+    service = provided.dependency()
     await service.exposures.flush(service.database, service.now())
 
 

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import psycopg
 import pytest
-from litestar.testing import AsyncTestClient
 
 from indexd.app import create_app
 from indexd.settings import Settings
@@ -33,7 +32,7 @@ def serve(settings: Settings, tmp_path: Path) -> Serve:
         file.write_text(f"namespaces: {{notes: {{{policy}}}}}")
         changed = Settings(database_url=settings.database_url, policies=str(file), pool_size=8)
         app = create_app(changed, now=lambda: now)
-        async with AsyncTestClient(app, raise_server_exceptions=False) as client:
+        async with Client(app) as client:
             yield client
 
     return opened

@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 import httpx
-from litestar.testing import AsyncTestClient
 
 from indexd.app import create_app
 from indexd.settings import Settings
@@ -16,7 +15,7 @@ async def test_healthz_answers_ok_without_a_database() -> None:
     nowhere = Settings(
         database_url="postgresql://nobody@127.0.0.1:1/none", pool_timeout_seconds=0.2
     )
-    async with AsyncTestClient(create_app(nowhere)) as client:
+    async with Client(create_app(nowhere)) as client:
         response = await client.get("/healthz")
         assert (response.status_code, response.text) == (200, "ok")
         ready = await client.get("/readyz")
@@ -122,7 +121,7 @@ async def test_the_documentation_page_fetches_nothing_from_elsewhere(client: Cli
 
 async def test_a_body_over_the_limit_is_a_413(url: str) -> None:
     small = Settings(database_url=url, max_body_bytes=1000)
-    async with AsyncTestClient(create_app(small)) as client:
+    async with Client(create_app(small)) as client:
         body = document("a", [1, 0], texts=["x" * 2000])
         response = await client.post("/index/upsert", json=body)
         assert response.status_code == 413

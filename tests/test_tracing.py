@@ -4,13 +4,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from litestar.testing import AsyncTestClient
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from indexd import tracing
 from indexd.app import create_app
 from indexd.settings import Settings
-from tests.conftest import document
+from tests.conftest import Client, document
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -26,7 +25,7 @@ async def test_a_request_is_a_span_and_its_statements_are_its_children(
     settings: Settings, exporter: InMemorySpanExporter
 ) -> None:
     traced = msgspec.structs.replace(settings, tracing="on")
-    async with AsyncTestClient(create_app(traced)) as client:
+    async with Client(create_app(traced)) as client:
         sent = document("note", [0.76543219, 0.5], texts=["geheim"])
         await client.post("/index/upsert", json=sent, headers={"traceparent": PARENT})
         await client.post("/index/search", json={"namespace": "notes", "query": "geheim"})

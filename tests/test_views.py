@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from litestar.testing import AsyncTestClient
 
 from indexd.app import create_app
 from indexd.settings import Settings
@@ -31,7 +30,7 @@ async def filled(settings: Settings, tmp_path: Path) -> Any:
     file = tmp_path / "policies.yaml"
     file.write_text(POLICY)
     changed = Settings(database_url=settings.database_url, policies=str(file), pool_size=4)
-    async with AsyncTestClient(create_app(changed), raise_server_exceptions=False) as client:
+    async with Client(create_app(changed)) as client:
         await fill(client)
         yield client
 

@@ -1,10 +1,11 @@
 """Turns at the database: so many at a time, in order, and what happens when more want one.
 
-A burst may wait: `length` requests, each up to `seconds`. A queue that has not been empty for
-`seconds` is no burst but overload, where waiting helps nobody: from then on only a few may wait,
-and all others are refused at once, until none was refused for CALM seconds. (The distinction is
-that of CoDel: a queue that drains is good, one that stands only adds its delay to every request.)
-How long a request then takes plays no part: a slow search is never refused for being slow.
+A burst may wait: `length` requests, each up to `seconds`. So may any number of clients that is not
+larger, however long they go on. A queue that overflows, or a wait that takes longer, is overload,
+where a long queue helps nobody and only adds its delay to every request: from then on only a few
+may wait, and all others are refused at once, until none was refused for CALM seconds, or for AGAIN
+seconds at most, when the long queue is tried once more. How long a request takes once it has its
+turn plays no part: a slow search is never refused for being slow.
 """
 
 import asyncio
@@ -17,6 +18,9 @@ from indexd.errors import Overloaded
 
 CALM = 1.0
 """Seconds without a refusal after which a burst may wait again."""
+
+AGAIN = 30.0
+"""Seconds after which it may in any case: as many clients as fit may be all that is left."""
 
 
 def _ignore(_: object) -> None:
@@ -45,7 +49,7 @@ class Admission:
         self._refused = refused
         self._clock = clock
         self._queue: deque[asyncio.Future[None]] = deque()
-        self._standing_since = 0.0
+        self._shedding_since = 0.0
         self._refused_at = 0.0
 
     @property
@@ -59,8 +63,7 @@ class Admission:
         """
         if self.busy < self._size or len(self._queue) < self._limit(self._clock()):
             return False
-        self._refused_at = self._clock()
-        self._refused("queue")
+        self._note("queue")
         return True
 
     @asynccontextmanager
@@ -80,8 +83,6 @@ class Admission:
         began = self._clock()
         if len(self._queue) >= self._limit(began):
             self._refuse("queue")
-        if not self._queue:
-            self._standing_since = began
         ours = asyncio.get_running_loop().create_future()
         self._queue.append(ours)
         try:
@@ -99,16 +100,19 @@ class Admission:
 
     def _limit(self, now: float) -> int:
         """How many may wait."""
-        if self._queue and now - self._standing_since > self._seconds:
-            self.shedding = True
-        elif self.shedding and not self._queue and now - self._refused_at > CALM:
+        if now - self._refused_at > CALM or now - self._shedding_since > AGAIN:
             self.shedding = False
         return max(1, self._size // 4) if self.shedding else self._length
 
     def _refuse(self, why: str) -> None:
-        self._refused_at = self._clock()
-        self._refused(why)
+        self._note(why)
         raise Overloaded
+
+    def _note(self, why: str) -> None:
+        self._refused_at = self._clock()
+        if not self.shedding:
+            self.shedding, self._shedding_since = True, self._refused_at
+        self._refused(why)
 
     def _pass_on(self) -> None:
         while self._queue:
