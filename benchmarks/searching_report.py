@@ -104,13 +104,14 @@ def growth_table(found: Sequence[AtSize]) -> Table:
 def report(found: Sequence[AtSize], out: Path | None) -> None:
     """Print what sizes have in common; write all of it into the folder, with a plot.
 
-    Sizes that an earlier run left in the folder are kept beside those of this one.
+    What an earlier run left in the folder is kept beside what this one measured.
     """
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "search-benchmark.json"
-    sizes = {one.chunks: one for one in (*_earlier(kept), *found)}
+    sizes = {one.chunks: one for one in _earlier(kept)}
+    sizes |= {one.chunks: _completed(one, sizes.get(one.chunks)) for one in found}
     every = [sizes[chunks] for chunks in sorted(sizes)]
     kept.write_bytes(msgspec.json.format(msgspec.json.encode(every)))
     compared = [one for one in every if one.half_lives]
@@ -124,6 +125,15 @@ def report(found: Sequence[AtSize], out: Path | None) -> None:
     parts = [head, NOTES, growth, *(show(one) for one in reversed(every))]
     (out / "search-benchmark.md").write_text("\n".join(parts))
     plot(compared, out / "search-benchmark.png")
+
+
+def _completed(one: AtSize, earlier: AtSize | None) -> AtSize:
+    """With what this run was not asked to measure (`--only`) as an earlier one did."""
+    if earlier is None:
+        return one
+    parts = ("half_lives", "filtered", "crowd", "upserts")
+    missing = {part: getattr(earlier, part) for part in parts if not getattr(one, part)}
+    return msgspec.structs.replace(one, **missing)
 
 
 def _earlier(file: Path) -> list[AtSize]:

@@ -47,7 +47,7 @@ class Tuning(msgspec.Struct, frozen=True):
     newest: int = 200
     newest_read: int = 1_000
     slice_rows: int = 4_000
-    trusted: float = 0.75
+    trusted: float = 0.5
     index_row: float = 13.0
     swept_row: float = 0.5
     exact_row: float = 1.2
@@ -114,7 +114,7 @@ class Probe(msgspec.Struct, frozen=True):
 
     similar: int
     bound: float | None
-    median: float | None
+    halfway: float | None
     newest: int
     edge: datetime | None
     classes: list[int]
@@ -220,7 +220,7 @@ async def probe_and_sweep(
         sweeping = _chunks(open_ranges, spread) * tuning.swept_row + tuning.statement
 
         deeper, ef_next, ef_deeper = math.inf, wanted, wanted
-        step = max((probe.median or 0) - (probe.bound or 0), 1e-4)
+        step = max((probe.halfway or 0) - (probe.bound or 0), 1e-4)
         while probe.similar >= 0.9 * wanted and ef_next < tuning.ef_max:
             ef_next = min(int(ef_next * 1.5), tuning.ef_max)
             below = upper - step * math.log2(ef_next / wanted)
@@ -420,7 +420,10 @@ def probe_statement(dimension: int, filters: Filters, *, per_document: bool) -> 
                           FROM near
                        )
                    ),
-                   (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY half_cosine) FROM near),
+                   (
+                    SELECT percentile_disc(%(trusted)s / 2) WITHIN GROUP (ORDER BY half_cosine DESC)
+                      FROM near
+                   ),
                    (SELECT count(*) FROM newest),
                    (SELECT min(ingested_at) FROM newest),
                    ARRAY(SELECT half_life_class FROM classes)
