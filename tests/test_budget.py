@@ -1,5 +1,7 @@
 """The latency budget: one warning per change, a ladder up and down, and never fewer results."""
 
+import asyncio
+import time
 from typing import Any
 
 import msgspec
@@ -104,7 +106,7 @@ async def test_a_degraded_answer_says_so_and_has_as_many_results(
             await client.post(
                 "/index/bulk", content=lines, headers={"Content-Type": "application/x-ndjson"}
             )
-        _await_index(url)
+        await asyncio.to_thread(_await_index, url)
         service = service_of(app)
         search = {"namespace": "notes", "embedding": vectors[5].tolist(), "k": 100}
         full = (await client.post("/index/search", json=search)).json()
@@ -127,7 +129,6 @@ async def test_a_degraded_answer_says_so_and_has_as_many_results(
 
 
 def _await_index(url: str) -> None:
-    import time
 
     with psycopg.connect(url, autocommit=True) as connection:
         for _ in range(300):
