@@ -2,10 +2,11 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import httpx
 import numpy as np
@@ -24,43 +25,80 @@ from indexd.schema import metadata
 from indexd.service import Service
 from indexd.settings import Settings
 
+T = TypeVar("T")
+
 
 class Client(httpx.AsyncClient):
     """An application as its clients meet it; requests made at once run at once.
 
-    Litestar's own test client makes one after the other, whatever it is asked for.
+    (Litestar's own test client makes one after the other, whatever it is asked for.) The
+    application lives in a thread: a test that waits for the database must not stop it.
     """
 
     def __init__(self, app: Litestar) -> None:
-        super().__init__(
-            # Both speak ASGI, in types of their own.
-            transport=httpx.ASGITransport(cast(Any, app), raise_app_exceptions=False),
-            base_url="http://testserver.local",
-            timeout=120,
-        )
         self.app = app
-        self._started, self._done = asyncio.Event(), asyncio.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._done = asyncio.Event()
+        super().__init__(
+            transport=_Elsewhere(self), base_url="http://testserver.local", timeout=120
+        )
 
-    async def _live(self) -> None:
-        """In a task of its own: a fixture ends in another one than it began in."""
+    async def within(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something where the application lives."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def _live(self, started: asyncio.Event) -> None:
         try:
             async with self.app.lifespan():
-                self._started.set()
+                started.set()
                 await self._done.wait()
         finally:
-            self._started.set()
+            started.set()
 
-    async def __aenter__(self) -> Self:
-        self._life = asyncio.create_task(self._live())
-        await self._started.wait()
+    async def _start(self) -> None:
+        started = asyncio.Event()
+        self._life = asyncio.create_task(self._live(started))
+        await started.wait()
         if self._life.done():
             await self._life
+
+    async def _stop(self) -> None:
+        self._done.set()
+        await self._life
+
+    async def __aenter__(self) -> Self:
+        self._thread.start()
+        try:
+            await self.within(self._start())
+        except BaseException:
+            self._end()
+            raise
         return await super().__aenter__()
 
     async def __aexit__(self, *about: Any) -> None:
         await super().__aexit__(*about)
-        self._done.set()
-        await self._life
+        try:
+            await self.within(self._stop())
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class _Elsewhere(httpx.AsyncBaseTransport):
+    """Hands requests over to where the application lives."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        # Both speak ASGI, in types of their own.
+        self._asgi = httpx.ASGITransport(cast(Any, client.app), raise_app_exceptions=False)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._client.within(self._asgi.handle_async_request(request))
 
 
 Sql = Callable[..., list[tuple[Any, ...]]]

@@ -53,7 +53,7 @@ async def notes(settings: Settings, tmp_path: Path, clock: Clock) -> AsyncIterat
 async def flush(client: Client) -> None:
     provided: Any = client.app.dependencies["service"]
     service = provided.dependency()
-    await service.exposures.flush(service.database, service.now())
+    await client.within(service.exposures.flush(service.database, service.now()))
 
 
 async def put(client: Client, doc_id: str, *vector: float, **rest: Any) -> dict[str, Any]:
