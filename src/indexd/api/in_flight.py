@@ -41,7 +41,12 @@ class InFlight(ASGIMiddleware):
 
 
 async def _refuse(error: IndexdError, send: Send) -> None:
-    headers = {"Content-Type": "application/json", **error.headers}
+    body = encoded(error)
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        **error.headers,
+    }
     await send(
         {
             "type": "http.response.start",
@@ -49,4 +54,4 @@ async def _refuse(error: IndexdError, send: Send) -> None:
             "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
         }
     )
-    await send({"type": "http.response.body", "body": encoded(error), "more_body": False})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
