@@ -154,4 +154,7 @@ force in float64, ties aside.
 - The eight clients are one thread over raw sockets with bodies encoded beforehand, and for the
   bare statement eight psycopg threads, each in a process of its own; clients, server and
   PostgreSQL share the cores.
+- Under each size stands the machine's load average. Where that is above the number of cores, others
+  were at work: the times are longer than on a quiet machine, and what is next to each other in a
+  row was measured in turn.
 """
