@@ -4,6 +4,9 @@ VENV   := .venv
 UV     := $(shell command -v uv 2>/dev/null || echo $(VENV)/bin/uv)
 READY  := $(VENV)/.ready
 
+# Behind a proxy with certificates of its own, uv must trust what the machine trusts.
+export UV_SYSTEM_CERTS := 1
+
 .PHONY: help serve test check format lock push-index bench
 
 help: ## List what can be made
