@@ -250,11 +250,19 @@ def post(wire: http.client.HTTPConnection, path: str, body: bytes) -> Any:
     return msgspec.json.decode(answer)
 
 
+HALF_LIFE = 2_592_000.0
+"""Of the namespace chronik, in the policies that are shipped."""
+
+
 def search_against_statement(url: str) -> None:
     """All queries over HTTP, and the statement they become in psycopg, in turn."""
     target = ground.empty_database(url, "searches")
     at = datetime.now(UTC)
-    with ground.serving(target) as (client, _), psycopg.connect(target, autocommit=True) as bare:
+    scanning = {"INDEXD_INDEX_LIMIT": "0"}
+    with (
+        ground.serving(target, environ=scanning) as (client, _),
+        psycopg.connect(target, autocommit=True) as bare,
+    ):
         wire = connected(client)
         register_vector(bare)
         push(client, ground.DATA / "gitlog.parquet")
@@ -266,7 +274,13 @@ def search_against_statement(url: str) -> None:
             started = time.perf_counter()
             post(wire, "/index/search", body)
             over_http.append(time.perf_counter() - started)
-            values = {"namespace": "chronik", "vector": vector, "k": 10, "at": at}
+            values = {
+                "namespace": "chronik",
+                "vector": vector,
+                "k": 10,
+                "at": at,
+                "half_life": HALF_LIFE,
+            }
             started = time.perf_counter()
             bare.execute(
                 best_statement(exact(Filters())), values | parameters(Filters())
