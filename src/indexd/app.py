@@ -26,6 +26,7 @@ from indexd.api import (
 from indexd.api.in_flight import InFlight
 from indexd.api.openapi import PlainPage
 from indexd.api.request_log import RequestLog
+from indexd.background import beside
 from indexd.budget import Budget
 from indexd.db import Database, admission_of
 from indexd.errors import ConfigurationError, DatabaseUnavailable
@@ -63,10 +64,10 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
             database,
-            keeper.running(url, settings, metrics.index_builds.inc),
-            keyring.following() if keyring else nullcontext(),
+            beside(keeper.keep(url, settings, metrics.index_builds.inc)),
+            beside(keyring.follow()) if keyring else nullcontext(),
             embedder or nullcontext(),
-            pulse.beating(service),
+            beside(pulse.beat(service)),
         ):
             with suppress(DatabaseUnavailable):  # /readyz tells; the next start loads them
                 await database.write(lambda connection: policies.apply(connection, wanted))

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 import structlog
 
+from indexd.background import beside
 from indexd.db import Connection, Database
 from indexd.errors import IndexdError
 from indexd.metrics import Metrics
@@ -61,13 +62,10 @@ class Exposures:
                 await asyncio.sleep(interval)
                 await self.flush(database, now())
 
-        task = asyncio.create_task(repeat())
         try:
-            yield
+            async with beside(repeat()):
+                yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
             await self.flush(database, now())
 
 

@@ -7,7 +7,7 @@ find: an index whose build was cut off is invalid, is dropped and built again.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import psycopg
@@ -36,21 +36,8 @@ def rules(settings: Settings) -> Rules:
     )
 
 
-@asynccontextmanager
-async def running(
-    url: str, settings: Settings, built: Callable[[], None] = lambda: None
-) -> AsyncIterator[None]:
-    """Keep the indexes as long as this lasts; a build under way is cut off at the end."""
-    task = asyncio.create_task(_keep(url, settings, built))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def _keep(url: str, settings: Settings, built: Callable[[], None]) -> None:
+async def keep(url: str, settings: Settings, built: Callable[[], None] = lambda: None) -> None:
+    """Keep the indexes, round after round, for ever; a build may be cut off at any time."""
     while True:
         try:
             async with connected(url) as connection:

@@ -9,8 +9,6 @@ A key that is not in memory is always asked for: it may be new.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 
 import psycopg
 import structlog
@@ -28,7 +26,7 @@ BELIEVED_SECONDS = 2.0
 
 
 class Keyring:
-    """Follows the keys inside of `async with ring.following()`."""
+    """Knows the keys while `follow` goes on."""
 
     def __init__(self, url: str, database: Database) -> None:
         self._url = url
@@ -49,17 +47,7 @@ class Keyring:
         key = await self._database.read(lambda connection: keys.find(connection, secret[:PREFIX]))
         return (key, _access(key)) if key else None
 
-    @asynccontextmanager
-    async def following(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._follow())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def _follow(self) -> None:
+    async def follow(self) -> None:
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(

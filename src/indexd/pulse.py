@@ -1,26 +1,13 @@
 """What a process looks at every second: the budget, and the gauges of its pool."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 
 from indexd.service import Service
 
 SECONDS = 1.0
 
 
-@asynccontextmanager
-async def beating(service: Service) -> AsyncIterator[None]:
-    task = asyncio.create_task(_beat(service))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def _beat(service: Service) -> None:
+async def beat(service: Service) -> None:
     while True:
         look(service)
         await asyncio.sleep(SECONDS)

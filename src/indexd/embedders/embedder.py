@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Self
 
 import msgspec
@@ -13,6 +13,7 @@ import stamina
 import structlog
 from numpy.typing import ArrayLike
 
+from indexd.background import beside
 from indexd.embedders.breaker import Breaker
 from indexd.embedders.protocol import Failure, Provider
 from indexd.errors import EmbedderRefused, EmbedderUnavailable
@@ -68,18 +69,15 @@ class Embedder:
         self._cache: OrderedDict[tuple[Model, str], Embedding] = OrderedDict()
         self._met = asyncio.Event()
         self._contact: Contact | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._watch = asyncio.create_task(self._keep_watch())
+        self._open.push_async_callback(self._provider.close)
+        await self._open.enter_async_context(beside(self._keep_watch()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._watch:
-            self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watch
-        await self._provider.close()
+        await self._open.aclose()
 
     @property
     def down(self) -> str | None:
