@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from indexd import __version__
+from indexd import __version__, addresses
+from indexd.addresses import address, can_be_a_key
 from indexd.embedders.protocol import Failure
 from indexd.errors import ConfigurationError
 
@@ -22,14 +23,9 @@ LONGEST_CONNECT_SECONDS = 5.0
 
 def client(base_url: str, *, timeout: float, key: str | None = None) -> httpx.AsyncClient:
     """Raises ConfigurationError for what cannot be a URL or a key."""
-    if key is not None and not (key.isascii() and key.isprintable()):
+    if key is not None and not can_be_a_key(key):
         raise ConfigurationError("embedder_api_key: holds characters that no key has")
-    try:
-        url = httpx.URL(base_url)
-    except httpx.InvalidURL as error:
-        raise ConfigurationError(f"embedder_base_url: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigurationError("embedder_base_url: expected one such as http://localhost:11434")
+    url = address(base_url, "embedder_base_url", "http://localhost:11434")
     headers = {"User-Agent": f"indexd/{__version__}", "Accept": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -42,7 +38,7 @@ def client(base_url: str, *, timeout: float, key: str | None = None) -> httpx.As
 
 def shown(client: httpx.AsyncClient) -> str:
     """The address without the password it may have."""
-    return str(client.base_url.copy_with(userinfo=b"")).rstrip("/")
+    return addresses.shown(client.base_url).rstrip("/")
 
 
 async def ask(client: httpx.AsyncClient, method: str, path: str, body: Any = None) -> bytes:

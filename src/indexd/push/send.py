@@ -11,6 +11,7 @@ import msgspec
 import stamina
 
 from indexd import __version__
+from indexd.addresses import address, can_be_a_key, shown
 from indexd.errors import ConfigurationError, Unavailable
 from indexd.push.documents import Document, Failure
 
@@ -108,7 +109,7 @@ class Server:
 
     def __init__(self, url: str, key: str | None = None) -> None:
         """Raises ConfigurationError for a URL or a key that cannot be one."""
-        if key is not None and not (key.isascii() and key.isprintable()):
+        if key is not None and not can_be_a_key(key):
             raise ConfigurationError("the key holds characters that no key has")
         headers = {"Content-Type": "application/x-ndjson", "User-Agent": f"indexd/{__version__}"}
         if key:
@@ -126,7 +127,7 @@ class Server:
     @property
     def address(self) -> str:
         """For people: without the password it may have."""
-        return _shown(self._url)
+        return shown(self._url)
 
     def send(self, body: bytes) -> Answer:
         """Raises Unavailable once patience is over, ConfigurationError where none would help."""
@@ -166,7 +167,7 @@ class Server:
 def reason(error: BaseException) -> str:
     """Why a request failed, in a sentence for people."""
     if isinstance(error, httpx.HTTPStatusError):
-        status, where = error.response.status_code, _shown(error.request.url)
+        status, where = error.response.status_code, shown(error.request.url)
         try:
             said = msgspec.json.decode(error.response.content, type=_ErrorBody).error
         except msgspec.DecodeError:
@@ -174,7 +175,7 @@ def reason(error: BaseException) -> str:
         return f"{where} answered {status}: {said}"
     if isinstance(error, httpx.TransportError):
         what = str(error) or type(error).__name__
-        return f"{_shown(error.request.url)} cannot be reached: {what}"
+        return f"{shown(error.request.url)} cannot be reached: {what}"
     return str(error)
 
 
@@ -245,17 +246,8 @@ def _outcome(request: Request, answer: Answer) -> Outcome:
 
 
 def bulk_url(url: str) -> httpx.URL:
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ConfigurationError(f"--url: {error}") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigurationError("--url: expected one such as http://localhost:8080")
+    parsed = address(url, "--url", "http://localhost:8080")
     return parsed.copy_with(path=parsed.path.rstrip("/") + "/index/bulk")
-
-
-def _shown(url: httpx.URL) -> str:
-    return str(url.copy_with(userinfo=b""))
 
 
 def retry_after(response: httpx.Response) -> bool | float:
