@@ -17,6 +17,7 @@ from indexd.errors import EmbedderUnavailable
 from indexd.settings import Settings
 from indexd.store import indexes
 from indexd.store import reembed as store
+from indexd.store.binding import shut_out_writers
 from indexd.store.reembed import Extent, Text
 
 log = structlog.get_logger()
@@ -115,7 +116,7 @@ class _Task(msgspec.Struct, frozen=True):
         """
         try:
             async with self.connection.transaction():
-                await store.shut_out_writers(self.connection, self.namespace)
+                await shut_out_writers(self.connection, self.namespace)
                 texts = await store.missing(self.connection, self.namespace, ("", -1), last + 1)
                 if len(texts) > last:
                     return None

@@ -1,6 +1,6 @@
 """Embeddings: what is taken, and the form in which they are stored and compared."""
 
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -20,6 +20,11 @@ class Model(msgspec.Struct, frozen=True):
 
     name: str
     revision: str | None = None
+
+    @classmethod
+    def named(cls, name: str | None, revision: str | None) -> Self | None:
+        """None where nobody said what it is called."""
+        return None if name is None else cls(name, revision)
 
     def __str__(self) -> str:
         return self.name if self.revision is None else f"{self.name}@{self.revision}"

@@ -14,10 +14,10 @@ from indexd.api.openapi import example
 from indexd.api.parse import checked_id, checked_limit, namespace_of
 from indexd.api.structs import FeedbackIn, FeedbackOut, IrrelevantOut
 from indexd.api.wire import Json
-from indexd.errors import NotFound
 from indexd.service import Service
 from indexd.store import lifecycle as store
 from indexd.store import relevance
+from indexd.store.documents import missing
 from indexd.store.lifecycle import Lifecycle, StoredDocument
 
 
@@ -97,5 +97,5 @@ async def feedback(
         lambda connection: relevance.judge(connection, space, wanted, useful=data.useful, at=at)
     )
     if not known:
-        raise NotFound(f"there is no document {wanted!r} in namespace {space!r}")
+        raise missing(space, wanted)
     return FeedbackOut()

@@ -73,15 +73,13 @@ async def bind(
         parameters,
     )
     dimension, name, revision, documents = await cursor.fetchone() or (0, None, None, 0)
-    found = Binding(dimension, Model(name, revision) if name is not None else None)
+    found = Binding(dimension, Model.named(name, revision))
     agrees = found.model is None or found.model.agrees_with(binding.model)
     if documents and not (found.dimension == binding.dimension and agrees):
         return found
     # It looks empty, or its model unnamed. Once no other writer holds it, see again, in a
     # statement of its own.
-    await connection.execute(
-        "SELECT FROM indexd.namespaces WHERE namespace = %(namespace)s FOR UPDATE", parameters
-    )
+    await shut_out_writers(connection, namespace)
     await connection.execute(
         """
         UPDATE indexd.namespaces
@@ -109,6 +107,14 @@ async def bind(
     return binding
 
 
+async def shut_out_writers(connection: Connection, namespace: str) -> None:
+    """Until the end of the transaction; waits for those that are at it."""
+    await connection.execute(
+        "SELECT FROM indexd.namespaces WHERE namespace = %(namespace)s FOR UPDATE",
+        {"namespace": namespace},
+    )
+
+
 async def bound(connection: Connection, namespaces: Sequence[str]) -> dict[str, Binding]:
     """Of each namespace that holds documents."""
     cursor = await connection.execute(
@@ -121,6 +127,6 @@ async def bound(connection: Connection, namespaces: Sequence[str]) -> dict[str, 
         {"namespaces": list(namespaces)},
     )
     return {
-        namespace: Binding(dimension, Model(name, revision) if name is not None else None)
+        namespace: Binding(dimension, Model.named(name, revision))
         for namespace, dimension, name, revision in await cursor.fetchall()
     }

@@ -6,7 +6,13 @@ from typing import Any
 
 import msgspec
 
+from indexd.errors import NotFound
 from indexd.vectors import Embedding, Model
+
+
+def missing(namespace: str, doc_id: str) -> NotFound:
+    """The error for a document that is not there."""
+    return NotFound(f"there is no document {doc_id!r} in namespace {namespace!r}")
 
 
 class SourceRef(msgspec.Struct, frozen=True):

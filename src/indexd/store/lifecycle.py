@@ -6,10 +6,9 @@ from typing import Any
 import msgspec
 
 from indexd.db import Connection
-from indexd.errors import NotFound
 from indexd.policy import Policy
 from indexd.store import policies, retention
-from indexd.store.documents import SourceRef
+from indexd.store.documents import SourceRef, missing
 from indexd.store.relevance import PRIOR
 from indexd.store.retention import Reason
 from indexd.store.span import after
@@ -59,10 +58,6 @@ class Lifecycle(msgspec.Struct, frozen=True):
     would_be_forgotten: Removal | None
 
 
-def _missing(namespace: str, doc_id: str) -> NotFound:
-    return NotFound(f"there is no document {doc_id!r} in namespace {namespace!r}")
-
-
 async def document(
     connection: Connection, namespace: str, doc_id: str, *, vectors: bool
 ) -> StoredDocument:
@@ -80,7 +75,7 @@ async def document(
     )
     row = await cursor.fetchone()
     if row is None:
-        raise _missing(namespace, doc_id)
+        raise missing(namespace, doc_id)
     ingested_at, half_life, meta, *ref = row
     cursor = await connection.execute(
         f"""
@@ -138,7 +133,7 @@ async def lifecycle(
     )
     row = await cursor.fetchone()
     if row is None:
-        raise _missing(namespace, doc_id)
+        raise missing(namespace, doc_id)
     ingested_at, age, half_life, decay, relevance, irrelevant_since, documents = row
     rank = await retention.rank(connection, namespace, policy, doc_id, documents=documents, at=at)
     return Lifecycle(

@@ -77,7 +77,7 @@ async def begin(connection: Connection, namespace: str, model: Model) -> Extent:
             f"namespace {namespace!r} holds {empty:,} chunks without a text, "
             "which only those who sent them can embed anew"
         )
-    return Extent(dimension, Model(name, revision) if name is not None else None, texts, done)
+    return Extent(dimension, Model.named(name, revision), texts, done)
 
 
 async def missing(
@@ -113,14 +113,6 @@ async def keep(
         ON CONFLICT (namespace, text_digest) DO NOTHING
         """,
         _values(namespace, model) | {"digests": list(made), "vectors": list(made.values())},
-    )
-
-
-async def shut_out_writers(connection: Connection, namespace: str) -> None:
-    """Until the end of the transaction; waits for those that are at it."""
-    await connection.execute(
-        "SELECT FROM indexd.namespaces WHERE namespace = %(namespace)s FOR UPDATE",
-        {"namespace": namespace},
     )
 
 

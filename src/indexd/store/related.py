@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexd.db import Connection
-from indexd.errors import NotFound
+from indexd.store.documents import missing
 from indexd.store.filters import Filters
 from indexd.store.namespaces import facts
 from indexd.store.probe_sweep import Tuning
@@ -24,7 +24,7 @@ async def related(
     vector = await centre(connection, namespace, doc_id)
     space = await facts(connection, namespace, vector.size) if vector is not None else None
     if vector is None or space is None:
-        raise NotFound(f"there is no document {doc_id!r} in namespace {namespace!r}")
+        raise missing(namespace, doc_id)
     return await by_vector(
         connection,
         space,
