@@ -41,20 +41,14 @@ class Departure(msgspec.Struct, frozen=True):
 async def hold(connection: Connection, namespace: str) -> None:
     """Where documents are counted, writers come one by one: before any lock on a document."""
     await connection.execute(
-        """
+        f"""
         SELECT
           FROM indexd.namespaces
          WHERE namespace = %(namespace)s
-           AND (
-                SELECT max_items
-                  FROM indexd.retention_policies AS policy
-                 WHERE policy.namespace IN (%(namespace)s, %(defaults)s)
-                 ORDER BY policy.namespace DESC
-                 LIMIT 1
-               ) IS NOT NULL
+           AND ({policies.holding("max_items")}) IS NOT NULL
            FOR NO KEY UPDATE
         """,
-        {"namespace": namespace, "defaults": policies.DEFAULTS},
+        {"namespace": namespace},
     )
 
 

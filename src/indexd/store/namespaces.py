@@ -25,10 +25,10 @@ class Facts(msgspec.Struct, frozen=True):
 
     @property
     def model(self) -> Model | None:
-        return Model(self.model_name, self.model_revision) if self.model_name is not None else None
+        return Model.named(self.model_name, self.model_revision)
 
 
-FACTS = """
+FACTS = f"""
     SELECT namespaces.namespace,
            dimension,
            chunks,
@@ -44,11 +44,7 @@ FACTS = """
            embedding_revision
       FROM indexd.namespaces
       LEFT JOIN LATERAL (
-            SELECT half_life_seconds, semantic IS NOT NULL AS semantic
-              FROM indexd.retention_policies
-             WHERE retention_policies.namespace IN (%(namespace)s, %(defaults)s)
-             ORDER BY retention_policies.namespace DESC
-             LIMIT 1
+            {policies.holding("half_life_seconds, semantic IS NOT NULL AS semantic")}
            ) AS policy
         ON true
      WHERE namespaces.namespace = %(namespace)s
@@ -60,7 +56,6 @@ def facts_values(namespace: str, dimension: int) -> dict[str, str]:
     """What FACTS asks for."""
     return {
         "namespace": namespace,
-        "defaults": policies.DEFAULTS,
         "index": f"indexd.{index_name(namespace, dimension)}",
     }
 

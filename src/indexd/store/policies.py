@@ -17,6 +17,17 @@ _FIELDS = Policy.__struct_fields__
 COLUMNS = ", ".join(_FIELDS)
 
 
+def holding(columns: str = COLUMNS) -> str:
+    """SQL: the one row that holds in %(namespace)s, its own or else the defaults."""
+    return f"""
+        SELECT {columns}
+          FROM indexd.retention_policies
+         WHERE retention_policies.namespace IN (%(namespace)s, '{DEFAULTS}')
+         ORDER BY retention_policies.namespace DESC
+         LIMIT 1
+    """
+
+
 def policy_from(row: Sequence[Any]) -> Policy:
     """From the values of COLUMNS; none at all where no policy was ever loaded."""
     if all(value is None for value in row):
@@ -87,15 +98,6 @@ async def in_force(connection: Connection) -> tuple[Policies, str]:
 
 async def of(connection: Connection, namespace: str) -> Policy:
     """What holds in this namespace."""
-    cursor = await connection.execute(
-        f"""
-        SELECT {COLUMNS}
-          FROM indexd.retention_policies
-         WHERE namespace IN (%(namespace)s, %(defaults)s)
-         ORDER BY namespace DESC
-         LIMIT 1
-        """,
-        {"namespace": namespace, "defaults": DEFAULTS},
-    )
+    cursor = await connection.execute(holding(), {"namespace": namespace})
     row = await cursor.fetchone()
     return policy_from(row) if row else Policy()

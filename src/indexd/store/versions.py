@@ -63,11 +63,7 @@ async def claim(
     cursor = await connection.execute(
         f"""
         WITH policy AS MATERIALIZED (
-            SELECT {policies.COLUMNS}
-              FROM indexd.retention_policies
-             WHERE namespace IN (%(namespace)s, %(defaults)s)
-             ORDER BY namespace DESC
-             LIMIT 1
+            {policies.holding()}
         ),
         counted AS (
             SELECT documents
@@ -96,7 +92,6 @@ async def claim(
         """,
         {
             "namespace": namespace,
-            "defaults": policies.DEFAULTS,
             **binding.parameters,
             "doc_ids": [version.doc_id for version in versions],
         },
