@@ -77,11 +77,7 @@ class Database:
         await self.pool.close()
 
     async def read(self, work: Work[T], *, urgent: bool = False) -> T:
-        """Run `work` on one snapshot of the database, which it can't change; urgent: out of turn.
-
-        Reading twice is harmless, so a connection that broke since its last use is replaced
-        and the work done again, once.
-        """
+        """Run `work` on one snapshot of the database, unable to change it; urgent: out of turn."""
 
         async def snapshot(connection: Connection) -> T:
             await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -91,11 +87,7 @@ class Database:
                 if not connection.closed:
                     await connection.execute("COMMIT")
 
-        try:
-            return await self._run(snapshot, urgent=urgent)
-        except _ConnectionLost:
-            await self.pool.check()
-            return await self._run(snapshot, urgent=urgent)
+        return await self._read(snapshot, urgent=urgent)
 
     async def read_once(
         self, settings: Sequence[str], statement: str, values: Mapping[str, Any]
@@ -105,11 +97,7 @@ class Database:
         async def transaction(connection: Connection) -> list[TupleRow]:
             return await one_trip(connection, settings, statement, values)
 
-        try:
-            return await self._run(transaction)
-        except _ConnectionLost:
-            await self.pool.check()
-            return await self._run(transaction)
+        return await self._read(transaction)
 
     async def write(self, work: Work[T]) -> T:
         """Run `work` in one transaction, again where it collided with another one."""
@@ -131,6 +119,16 @@ class Database:
                 await self.pool.check()
                 raise
         raise AssertionError("unreachable")
+
+    async def _read(self, work: Work[T], *, urgent: bool = False) -> T:
+        """Reading twice is harmless, so where a connection broke since its last use it is replaced
+        and the work done again, once.
+        """
+        try:
+            return await self._run(work, urgent=urgent)
+        except _ConnectionLost:
+            await self.pool.check()
+            return await self._run(work, urgent=urgent)
 
     async def _run(self, work: Work[T], *, urgent: bool = False) -> T:
         turn = nullcontext() if urgent else self.admission.turn()
