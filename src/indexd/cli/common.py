@@ -1,13 +1,15 @@
-"""Options that several commands share."""
+"""What several commands share: their options, and how they get at the database."""
 
+import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 
-from indexd import embedded, settings
+from indexd import embedded, keeper, settings
+from indexd.db import Connection
 from indexd.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,3 +37,14 @@ def running_database(loaded: Settings) -> Iterator[str]:
         return
     with embedded.postgres(loaded.data_path) as url:
         yield url
+
+
+def on_connection(loaded: Settings, work: Callable[[Connection], Awaitable[None]]) -> None:
+    """Do something on one connection of its own, outside of any transaction."""
+
+    async def connected(url: str) -> None:
+        async with keeper.connected(url) as connection:
+            await work(connection)
+
+    with running_database(loaded) as url:
+        asyncio.run(connected(url))

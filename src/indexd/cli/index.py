@@ -1,12 +1,9 @@
 """`indexd index`: look at the HNSW indexes, build one, drop one."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
 import click
 
 from indexd import keeper
-from indexd.cli.common import database_options, load, running_database
+from indexd.cli.common import database_options, load, on_connection
 from indexd.db import Connection
 from indexd.errors import NotFound
 from indexd.settings import Settings
@@ -16,15 +13,6 @@ from indexd.store import indexes
 @click.group()
 def index() -> None:
     """HNSW indexes: which namespaces have one, and which shall."""
-
-
-def _run(settings: Settings, work: Callable[[Connection], Awaitable[None]]) -> None:
-    async def connected(url: str) -> None:
-        async with keeper.connected(url) as connection:
-            await work(connection)
-
-    with running_database(settings) as url:
-        asyncio.run(connected(url))
 
 
 @index.command()
@@ -45,7 +33,7 @@ def status(database_url: str | None, data_dir: str | None) -> None:
                 f"{index.state}{progress}{f' ({index.note})' if index.note else ''}"
             )
 
-    _run(settings, look)
+    on_connection(settings, look)
 
 
 @index.command()
@@ -80,4 +68,4 @@ def _decide(namespace: str, mode: indexes.Mode, settings: Settings) -> None:
         async with keeper.lock(connection, 0.5):
             await keeper.keep_once(connection, keeper.rules(settings))
 
-    _run(settings, decide)
+    on_connection(settings, decide)

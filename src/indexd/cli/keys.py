@@ -1,20 +1,17 @@
 """`indexd keys`: who may call the API."""
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import click
 
-from indexd import keeper, keyring
+from indexd import keyring
 from indexd.access import SCOPES, Scope
 from indexd.api.parse import namespace_of
-from indexd.cli.common import database_options, load, running_database
+from indexd.cli.common import database_options, load, on_connection
 from indexd.db import Connection
 from indexd.errors import ConfigurationError, NotFound
 from indexd.service import now
-from indexd.settings import Settings
 from indexd.store import keys as store
 
 SPREAD_SECONDS = 5.0
@@ -66,7 +63,7 @@ def create(
         click.echo(secret)
         click.echo("Shown this once: keep it where secrets are kept.", err=True)
 
-    _run(load(database_url=database_url, data_dir=data_dir), make)
+    on_connection(load(database_url=database_url, data_dir=data_dir), make)
 
 
 @keys.command("list")
@@ -84,7 +81,7 @@ def list_(database_url: str | None, data_dir: str | None) -> None:
                 f"{key.prefix:12} {key.state(at):8} {key.scope:6} {ends:20} {limits:20} {key.name}"
             )
 
-    _run(load(database_url=database_url, data_dir=data_dir), look)
+    on_connection(load(database_url=database_url, data_dir=data_dir), look)
 
 
 @keys.command()
@@ -107,7 +104,7 @@ def revoke(name_or_prefix: str, database_url: str | None, data_dir: str | None) 
             )
         click.echo(f"known to all servers there are: {servers}")
 
-    _run(load(database_url=database_url, data_dir=data_dir), end)
+    on_connection(load(database_url=database_url, data_dir=data_dir), end)
 
 
 def expiry(text: str, at: datetime) -> datetime:
@@ -123,12 +120,3 @@ def expiry(text: str, at: datetime) -> datetime:
             "--expires: expected days such as 90d, or a time to come such as 2027-01-01T00:00Z"
         )
     return moment.astimezone(UTC)
-
-
-def _run(settings: Settings, work: Callable[[Connection], Awaitable[None]]) -> None:
-    async def connected(url: str) -> None:
-        async with keeper.connected(url) as connection:
-            await work(connection)
-
-    with running_database(settings) as url:
-        asyncio.run(connected(url))
