@@ -33,7 +33,7 @@ from benchmarks.sized import SHARES, share_tag
 from benchmarks.wire import Wire
 from indexd.store.filters import Filters
 from indexd.store.hits import best_statement, exact
-from indexd.store.probe_sweep import Tuning
+from indexd.store.tuning import Tuning
 from indexd.vectors import normalised
 
 DAY = 86_400.0

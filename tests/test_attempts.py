@@ -15,8 +15,8 @@ from indexd.store import attempts, policies, upsert
 from indexd.store import search as store
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
-from indexd.store.probe_sweep import Tuning
 from indexd.store.search import Search
+from indexd.store.tuning import Tuning
 from indexd.vectors import Embedding, normalised
 from tests.test_probe_sweep import AT, DAY, DIMENSION, Corpus, connection, store_and_index
 

@@ -15,8 +15,8 @@ from indexd.store import search as store
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
 from indexd.store.indexes import Rules
-from indexd.store.probe_sweep import Tuning
 from indexd.store.search import Found, Search
+from indexd.store.tuning import Tuning
 from indexd.vectors import normalised
 from tests.conftest import Client, Sql, document
 

@@ -11,11 +11,13 @@ from pgvector.psycopg import register_vector
 from pytest_postgresql.executors.noop import NoopExecutor
 
 from indexd.keeper import keep_once
+from indexd.store.arms import probe_statement, sweep_statement
 from indexd.store.attempts import nearest_statement, scan_statement
+from indexd.store.bounds import NO_HALF_LIFE
 from indexd.store.filters import Filters, may_match, parameters
 from indexd.store.indexes import Rules, index_name
 from indexd.store.namespaces import facts_values
-from indexd.store.probe_sweep import NO_HALF_LIFE, Tuning, probe_statement, sweep_statement
+from indexd.store.tuning import Tuning
 from tests.conftest import _url
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)

@@ -15,11 +15,12 @@ from pgvector.psycopg import register_vector_async
 from indexd.db import Connection
 from indexd.store import ages, indexes, upsert
 from indexd.store import search as store
+from indexd.store.bounds import cutoff, epsilon, half_life_bound
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
 from indexd.store.indexes import Rules
 from indexd.store.namespaces import Facts, facts
-from indexd.store.probe_sweep import Tuning, cutoff, epsilon, half_life_bound
+from indexd.store.tuning import Tuning
 from indexd.vectors import normalised
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)

@@ -37,7 +37,7 @@ from indexd.service import Service
 from indexd.service import now as clock
 from indexd.settings import Settings
 from indexd.store import policies
-from indexd.store.probe_sweep import Tuning
+from indexd.store.tuning import Tuning
 
 
 def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Litestar:

@@ -11,10 +11,13 @@ from typing import Any
 
 import msgspec
 
+from indexd.store.arms import index_search, similar
+from indexd.store.bounds import epsilon
+from indexd.store.estimates import few
 from indexd.store.filters import Filters, parameters
 from indexd.store.hits import Hit, best_statement, exact, hit_from
 from indexd.store.namespaces import FACTS, Facts, facts_values
-from indexd.store.probe_sweep import Tuning, epsilon, few, index_search, similar
+from indexd.store.tuning import Tuning
 from indexd.vectors import Embedding
 
 
@@ -70,11 +73,10 @@ def attempt(
     values = facts_values(namespace, space.dimension) | {"vector": vector, "k": k, "at": at}
     scanned = float(space.chunks) if not space.indexed else few(space, filters, k, tuning)
     if scanned is not None:
-        given = {name: value for name, value in parameters(filters).items() if value is not None}
         return Attempt(
             settings=(),
             statement=scan_statement(space.dimension, filters),
-            values=values | given | {"half_life": space.half_life_seconds},
+            values=values | parameters(filters) | {"half_life": space.half_life_seconds},
             expected=space,
             scored=int(scanned),
             slack=None,

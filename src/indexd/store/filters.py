@@ -96,7 +96,7 @@ def _all_of(conditions: Mapping[str, str], filters: Filters) -> str:
 
 def parameters(filters: Filters) -> dict[str, Any]:
     """The values that these conditions need, beside `namespace`."""
-    return {
+    values = {
         "tags": filters.tags,
         "source_path": filters.source_path,
         "source_ref_origin": filters.source_ref_origin,
@@ -106,3 +106,4 @@ def parameters(filters: Filters) -> dict[str, Any]:
         "ingested_before": filters.ingested_before,
         "meta": None if filters.meta is None else Jsonb(filters.meta),
     }
+    return {name: value for name, value in values.items() if value is not None}

@@ -9,8 +9,8 @@ from indexd.db import Connection
 from indexd.store.documents import missing
 from indexd.store.filters import Filters
 from indexd.store.namespaces import facts
-from indexd.store.probe_sweep import Tuning
 from indexd.store.search import Found, by_vector
+from indexd.store.tuning import Tuning
 from indexd.vectors import Embedding, normalised
 
 VANISHED = 1e-6

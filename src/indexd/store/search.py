@@ -13,8 +13,9 @@ from indexd.store.attempts import Attempt
 from indexd.store.filters import Filters, parameters
 from indexd.store.hits import Hit, best, exact
 from indexd.store.namespaces import Facts, facts
-from indexd.store.probe_sweep import Tuning, probe_and_sweep
+from indexd.store.probe_sweep import probe_and_sweep
 from indexd.store.relevance import with_marks
+from indexd.store.tuning import Tuning
 from indexd.vectors import Embedding, Model
 
 Mode = Literal["vector", "lexical", "hybrid"]
@@ -142,6 +143,7 @@ async def by_vector(
         connection,
         space,
         vector,
+        values,
         k=k,
         filters=filters,
         at=at,
