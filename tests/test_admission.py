@@ -6,7 +6,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from indexd.admission import AGAIN, CALM, Admission
+from indexd.admission import AGAIN, AGAIN_AT_MOST, CALM, Admission
 from indexd.app import create_app
 from indexd.errors import Overloaded
 from indexd.settings import Settings
@@ -130,6 +130,59 @@ async def test_a_queue_that_overflowed_is_cut_short_until_it_is_calm() -> None:
     assert await wanted(12) == 1
     clock.now += CALM + 0.1
     assert await wanted(12) == 8
+
+
+async def test_while_some_wait_fewer_work_at_a_time_and_all_again_afterwards() -> None:
+    clock = Clock()
+    gate = admission(size=8, length=100, first=2, clock=clock)
+    most = 0
+
+    async def one() -> None:
+        nonlocal most
+        async with gate.turn():
+            most = max(most, gate.busy)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(one() for _ in range(8)))
+    assert (most, gate.crowded) == (8, False)
+    most = 0
+    holding = [asyncio.create_task(_hold(gate)) for _ in range(8)]
+    await settle()
+    waiting = [asyncio.create_task(one()) for _ in range(50)]
+    await settle()
+    assert gate.crowded
+    for task in holding:
+        task.cancel()
+    await asyncio.gather(*waiting)
+    assert most == 2
+    clock.now += CALM + 0.1
+    most = 0
+    await asyncio.gather(*(one() for _ in range(8)))
+    assert (most, gate.crowded) == (8, False)
+
+
+async def test_each_time_in_vain_the_long_queue_is_tried_later() -> None:
+    clock = Clock()
+    gate = admission(size=1, length=3, clock=clock)
+    held = [asyncio.create_task(_hold(gate)) for _ in range(2)]
+    await settle()
+    lasted = []
+    for _ in range(7):
+        more = [asyncio.create_task(_hold(gate)) for _ in range(2)]
+        await settle()
+        assert gate.refuse_early()
+        began = clock.now
+        for task in more:
+            task.cancel()
+        await settle()
+        while gate.refuse_early():
+            clock.now += 0.5
+        lasted.append(clock.now - began)
+    for task in held:
+        task.cancel()
+    await asyncio.gather(*held, return_exceptions=True)
+    assert lasted[:3] == pytest.approx([AGAIN, 2 * AGAIN, 4 * AGAIN], abs=1)
+    assert lasted[-1] == pytest.approx(AGAIN_AT_MOST, abs=1)
 
 
 async def test_the_long_queue_is_tried_again_even_without_calm() -> None:

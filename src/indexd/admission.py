@@ -1,11 +1,14 @@
 """Turns at the database: so many at a time, in order, and what happens when more want one.
 
 A burst may wait: `length` requests, each up to `seconds`. So may any number of clients that is not
-larger, however long they go on. A queue that overflows, or a wait that takes longer, is overload,
-where a long queue helps nobody and only adds its delay to every request: from then on only a few
-may wait, and all others are refused at once, until none was refused for CALM seconds, or for AGAIN
-seconds at most, when the long queue is tried once more. How long a request takes once it has its
-turn plays no part: a slow search is never refused for being slow.
+larger, however long they go on. As long as some wait, only as many are at work as can be without a
+loss (`indexd.knee`): more would slow each other down, and this process with them.
+
+A queue that overflows, or a wait that takes longer, is overload, where a long queue helps nobody
+and only adds its delay to every request. From then on hardly any may wait, and all others are
+refused at once, until none was refused for CALM seconds; or for AGAIN seconds, when the long queue
+is tried once more, and for twice as long each time that it overflows again. How long a request
+takes once it has its turn plays no part: a slow search is never refused for being slow.
 """
 
 import asyncio
@@ -15,12 +18,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from indexd.errors import Overloaded
+from indexd.knee import Knee
 
 CALM = 1.0
-"""Seconds without a refusal after which a burst may wait again."""
+"""Seconds without a refusal after which a burst may wait again; without a wait, all at once."""
 
 AGAIN = 30.0
 """Seconds after which it may in any case: as many clients as fit may be all that is left."""
+
+AGAIN_AT_MOST = 480.0
 
 
 def _ignore(_: object) -> None:
@@ -28,7 +34,10 @@ def _ignore(_: object) -> None:
 
 
 class Admission:
-    """`waited` hears how many seconds each request waited, `refused` why one was: queue, wait."""
+    """`waited` hears how many seconds each request waited, `refused` why one was: queue, wait.
+
+    `first` is a guess at how many of the `size` turns can be had at once without a loss.
+    """
 
     def __init__(
         self,
@@ -36,11 +45,13 @@ class Admission:
         *,
         length: int,
         seconds: float,
+        first: int | None = None,
         waited: Callable[[float], None] = _ignore,
         refused: Callable[[str], None] = _ignore,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.busy = 0
+        self.crowded = False
         self.shedding = False
         self._size = size
         self._length = length
@@ -49,8 +60,10 @@ class Admission:
         self._refused = refused
         self._clock = clock
         self._queue: deque[asyncio.Future[None]] = deque()
+        self._knee = Knee(size, first=first, clock=clock)
+        self._again = AGAIN
         self._shedding_since = 0.0
-        self._refused_at = 0.0
+        self._refused_at = self._wanted_at = 0.0
 
     @property
     def waiting(self) -> int:
@@ -61,7 +74,8 @@ class Admission:
 
         Asked before a request is read, so that refusing costs next to nothing.
         """
-        if self.busy < self._size or len(self._queue) < self._limit(self._clock()):
+        self._look_up()
+        if self.busy < self._turns or len(self._queue) < self._places:
             return False
         self._note("queue")
         return True
@@ -69,7 +83,8 @@ class Admission:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Raises Overloaded if it can't be had in time."""
-        if self.busy < self._size:
+        self._look_up()
+        if self.busy < self._turns:
             self.busy += 1
             self._waited(0.0)
         else:
@@ -77,11 +92,24 @@ class Admission:
         try:
             yield
         finally:
+            if self.crowded:
+                self._knee.ended()
             self._pass_on()
 
+    @property
+    def _turns(self) -> int:
+        return self._knee.limit if self.crowded else self._size
+
+    @property
+    def _places(self) -> int:
+        """How many may wait; those who had a turn before there were fewer, as well."""
+        if self.shedding:
+            return max(1, self._turns // 4)
+        return self._length + self._size - self._turns
+
     async def _wait(self) -> None:
-        began = self._clock()
-        if len(self._queue) >= self._limit(began):
+        began = self._want()
+        if len(self._queue) >= self._places:
             self._refuse("queue")
         ours = asyncio.get_running_loop().create_future()
         self._queue.append(ours)
@@ -98,26 +126,47 @@ class Admission:
             raise
         self._waited(self._clock() - began)
 
-    def _limit(self, now: float) -> int:
-        """How many may wait."""
-        if now - self._refused_at > CALM or now - self._shedding_since > AGAIN:
-            self.shedding = False
-        return max(1, self._size // 4) if self.shedding else self._length
+    def _pass_on(self) -> None:
+        """Give a turn back, to whoever is next; to several after a time of fewer turns."""
+        self.busy -= 1
+        while self._queue and self.busy < self._turns:
+            first = self._queue.popleft()
+            if not first.done():
+                self.busy += 1
+                first.set_result(None)
 
     def _refuse(self, why: str) -> None:
         self._note(why)
         raise Overloaded
 
     def _note(self, why: str) -> None:
-        self._refused_at = self._clock()
+        """One is refused: that is overload, if it was not so before."""
+        now = self._want()
         if not self.shedding:
-            self.shedding, self._shedding_since = True, self._refused_at
+            if now - self._refused_at > AGAIN:
+                self._again = AGAIN
+            self.shedding, self._shedding_since = True, now
+        self._refused_at = now
         self._refused(why)
 
-    def _pass_on(self) -> None:
-        while self._queue:
-            first = self._queue.popleft()
-            if not first.done():
-                first.set_result(None)
-                return
-        self.busy -= 1
+    def _want(self) -> float:
+        """One came that can't have a turn at once; gives the time."""
+        if not self.crowded:
+            self.crowded = True
+            self._knee.start()
+        self._knee.wanted()
+        self._wanted_at = self._clock()
+        return self._wanted_at
+
+    def _look_up(self) -> None:
+        """Whether it is over."""
+        if not self.crowded:
+            return
+        now = self._clock()
+        if now - self._refused_at > CALM:
+            self.shedding = False
+        elif self.shedding and now - self._shedding_since > self._again:
+            self.shedding = False
+            self._again = min(2 * self._again, AGAIN_AT_MOST)
+        if now - self._wanted_at > CALM and not self._queue:
+            self.crowded = False

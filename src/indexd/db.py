@@ -1,6 +1,7 @@
 """The connection pool, transactions, and what the database's own errors mean to a client."""
 
 import asyncio
+import os
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -148,11 +149,12 @@ def admission_of(
     waited: Callable[[float], None] = lambda _: None,
     refused: Callable[[str], None] = lambda _: None,
 ) -> Admission:
-    """As many turns as there are connections."""
+    """As many turns as there are connections; by this machine's cores where requests wait."""
     return Admission(
         settings.pool_size,
         length=settings.queue_length,
         seconds=settings.pool_timeout_seconds,
+        first=2 * (os.cpu_count() or 1) + 1,
         waited=waited,
         refused=refused,
     )
