@@ -16,6 +16,7 @@ import pytest
 from indexd import migrate
 from indexd.app import create_app
 from indexd.settings import Settings
+from tests import fake_embedders
 from tests.conftest import Client, document
 
 
@@ -130,7 +131,7 @@ def test_doctor_finds_an_installation_well(url: str) -> None:
     assert found.returncode == 0, found.stdout + found.stderr
     named = [line.partition(":")[0] for line in found.stdout.splitlines()]
     assert named == [
-        *("program", "policies", "access", "database", "extension", "schema"),
+        *("program", "policies", "access", "embedder", "database", "extension", "schema"),
         *("clock", "connections", "size", "indexes"),
     ]
     assert "failed" not in found.stdout
@@ -143,12 +144,37 @@ def test_doctor_finds_an_installation_well(url: str) -> None:
         ({"INDEXD_BIND_ADDR": "0.0.0.0:80", "INDEXD_AUTH": "off"}, "access: failed"),
         ({"INDEXD_AUTH": "keys"}, "keys: failed (none for admins"),
         ({"INDEXD_POOL_SIZE": "5000"}, "connections: failed"),
+        (
+            {
+                "INDEXD_EMBEDDER_PROVIDER": "ollama",
+                "INDEXD_EMBEDDER_BASE_URL": "http://127.0.0.1:1",
+            },
+            "embedder: failed (",
+        ),
+        ({"INDEXD_EMBEDDER_PROVIDER": "openai"}, "embedder: failed ("),
     ],
 )
 def test_doctor_names_what_is_not_well(url: str, environ: dict[str, str], named: str) -> None:
     found = indexd(url, "doctor", **environ)
     assert found.returncode == 1
     assert named in found.stdout
+
+
+def test_doctor_has_the_embedder_embed(url: str) -> None:
+    with fake_embedders.running("ollama") as fake:
+        environ = {
+            "INDEXD_EMBEDDER_PROVIDER": "ollama",
+            "INDEXD_EMBEDDER_BASE_URL": fake.url,
+            "INDEXD_EMBEDDER_MODEL": "all-minilm",
+        }
+        found = indexd(url, "doctor", **environ)
+        assert found.returncode == 0, found.stdout + found.stderr
+        assert f"dimension {fake_embedders.DIMENSION}" in found.stdout
+        fake.become("nan")
+        found = indexd(url, "doctor", **environ)
+        assert found.returncode == 1
+        assert "embedder: failed" in found.stdout
+        assert "is down" not in found.stdout.partition("embedder: failed")[0]
 
 
 def test_doctor_finds_a_broken_index_and_an_old_schema(

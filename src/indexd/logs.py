@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import TextIO
 
 import msgspec
 import structlog
@@ -10,11 +11,10 @@ from structlog.typing import Processor
 from indexd.settings import Settings
 
 
-def configure(settings: Settings) -> None:
-    """Send structlog and the standard library's loggers to standard output in one form."""
-    as_json = settings.log_format == "json" or (
-        settings.log_format == "auto" and not sys.stdout.isatty()
-    )
+def configure(settings: Settings, to: TextIO | None = None) -> None:
+    """Send structlog and the standard library's loggers in one form to standard output, or `to`."""
+    to = to or sys.stdout
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not to.isatty())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -30,10 +30,10 @@ def configure(settings: Settings) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.PrintLoggerFactory(to),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(to)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 
-from indexd import embedded, keeper, settings
+from indexd import embedded, keeper, logs, settings
 from indexd.db import Connection
 from indexd.settings import Settings
 
@@ -26,7 +27,10 @@ def database_options(function: F) -> F:
 
 
 def load(**overrides: Any) -> Settings:
-    return settings.load(os.environ, overrides)
+    """The settings. What is logged does not mix with what a command prints, such as a key."""
+    loaded = settings.load(os.environ, overrides)
+    logs.configure(loaded, sys.stderr)
+    return loaded
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 import psycopg
 
-from indexd import __version__, db, keeper, policy
+from indexd import __version__, db, embedders, keeper, policy
 from indexd.cli.common import database_options, load, running_database
 from indexd.db import Check, Connection
-from indexd.errors import ConfigurationError
+from indexd.errors import ConfigurationError, EmbedderUnavailable
+from indexd.metrics import Metrics
 from indexd.service import now
 from indexd.settings import Settings
 from indexd.store import indexes, keys
@@ -32,7 +33,7 @@ BESIDE_THE_POOL = 4
 @click.command()
 @database_options
 def doctor(database_url: str | None, data_dir: str | None) -> None:
-    """Check versions, settings, database, indexes, disk and clock; exit 1 if any is not well."""
+    """Check versions, settings, embedder, database, clock, indexes, disk; exit 1 if one is ill."""
     settings = load(database_url=database_url, data_dir=data_dir)
     well = True
     for check in _look(settings):
@@ -46,6 +47,7 @@ def _look(settings: Settings) -> list[Check]:
     found = [
         Check("program", True, f"indexd {__version__} on Python {platform.python_version()}"),
         *_settings(settings),
+        asyncio.run(_embedder(settings)),
     ]
     try:
         with running_database(settings) as url:
@@ -79,6 +81,19 @@ def _disk(path: Path) -> Check:
     free = usage.free / usage.total
     detail = f"{usage.free / 2**30:.1f} GiB free, {free:.0%}, at {there}"
     return Check("disk", free >= LEAST_FREE, detail)
+
+
+async def _embedder(settings: Settings) -> Check:
+    """Has it embed a word."""
+    try:
+        embedder = embedders.of(settings, Metrics())
+        if embedder is None:
+            return Check("embedder", True, "none configured")
+        async with embedder:
+            await embedder.contact()
+            return Check("embedder", True, embedder.describe())
+    except (ConfigurationError, EmbedderUnavailable) as error:
+        return Check("embedder", False, error.message)
 
 
 async def _database(url: str, settings: Settings) -> list[Check]:
