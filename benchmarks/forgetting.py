@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 
 from benchmarks import ground
 from benchmarks.ground import corpus, embeddings, quantile_ms, queries, seconds
-from benchmarks.writing import connected, post
+from benchmarks.wire import Wire, port_of, request
 from indexd.store.versions import CHUNK_COLUMNS
 from indexd.vectors import normalised
 
@@ -131,7 +131,7 @@ def search_through_deletion(url: str, vectors: NDArray[Any], *, rebuild: bool) -
         psycopg.connect(url, autocommit=True) as admin,
     ):
         admin.execute("ALTER TABLE indexd.chunks SET (autovacuum_enabled = off)")
-        wire = connected(client)
+        wire = Wire(port_of(client))
 
         def measure(stage: str, kept: int, until: Callable[[], bool] | None = None) -> None:
             """All queries at least once, and again until something is so."""
@@ -140,9 +140,10 @@ def search_through_deletion(url: str, vectors: NDArray[Any], *, rebuild: bool) -
             right, began = 0, time.perf_counter()
             while not took or (until and not until()):
                 for vector, best in zip(asked, truth, strict=True):
-                    body = msgspec.json.encode({"namespace": "notes", "embedding": vector.tolist()})
+                    body = {"namespace": "notes", "embedding": vector.tolist()}
+                    sent = request("/index/search", body)
                     started = time.perf_counter()
-                    found = post(wire, "/index/search", body)["results"]
+                    found = msgspec.json.decode(wire.ask(sent))["results"]
                     took.append(time.perf_counter() - started)
                     right += len({hit["doc_id"] for hit in found} & {f"d{n:07}" for n in best})
             rows.append(
@@ -249,18 +250,17 @@ def upsert_into_full(url: str, vectors: NDArray[Any], policy: str, *, mixed: boo
         environ = {"INDEXD_POLICIES": str(file), "INDEXD_INDEX_LIMIT": "0"}
         took: dict[str, list[float]] = {name: [] for name in sizes}
         with ground.serving(url, environ=environ) as (client, _):
-            wire = connected(client)
+            wire = Wire(port_of(client))
             for n in range(500):
                 for name in sizes:
-                    body = msgspec.json.encode(
-                        {
-                            "doc_id": f"new{n}",
-                            "namespace": name,
-                            "chunks": [{"text": "new", "embedding": vectors[n].tolist()}],
-                        }
-                    )
+                    body = {
+                        "doc_id": f"new{n}",
+                        "namespace": name,
+                        "chunks": [{"text": "new", "embedding": vectors[n].tolist()}],
+                    }
+                    sent = request("/index/upsert", body)
                     started = time.perf_counter()
-                    post(wire, "/index/upsert", body)
+                    wire.ask(sent)
                     took[name].append(time.perf_counter() - started)
             counts = client.get("/index/stats").json()["namespaces"]
     if counts != sizes:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from benchmarks import ground
+from benchmarks.wire import AsyncWires, port_of, request
 
 SECONDS = 20
 DOCUMENTS = 4_000
@@ -30,64 +31,29 @@ class Answer(msgspec.Struct):
     seconds: float
 
 
-class Wire:
-    """Connections that are kept. A client library's own work would be most of what is measured."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-
-    async def post(self, body: bytes) -> int:
-        """The status; 0 where the connection broke."""
-        kept = bool(self._free)
-        try:
-            reader, writer = (
-                self._free.pop()
-                if self._free
-                else await asyncio.open_connection("127.0.0.1", self._port)
-            )
-            writer.write(
-                b"POST /index/search HTTP/1.1\r\nHost: localhost\r\n"
-                b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-            )
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
-            await reader.readexactly(length)
-        except (OSError, asyncio.IncompleteReadError):
-            # The server closes connections that were not used for a while.
-            return await self.post(body) if kept else 0
-        if b"connection: close" in head:
-            writer.close()
-        else:
-            self._free.append((reader, writer))
-        return int(head.split()[1])
-
-    def close(self) -> None:
-        for _, writer in self._free:
-            writer.close()
-
-
-async def _one(client: Wire, body: bytes, into: list[Answer]) -> None:
+async def _one(wires: AsyncWires, sent: bytes, into: list[Answer]) -> None:
     started = time.perf_counter()
-    status = await client.post(body)
+    status = await wires.ask(sent)
     into.append(Answer(started, status, time.perf_counter() - started))
 
 
-async def _closed(client: Wire, bodies: list[bytes], clients: int, seconds: float) -> list[Answer]:
+async def _closed(
+    wires: AsyncWires, requests: list[bytes], clients: int, seconds: float
+) -> list[Answer]:
     answers: list[Answer] = []
     until = time.perf_counter() + seconds
 
     async def ask(place: int) -> None:
         while time.perf_counter() < until:
             place += 1
-            await _one(client, bodies[place % len(bodies)], answers)
+            await _one(wires, requests[place % len(requests)], answers)
 
     await asyncio.gather(*(ask(number) for number in range(clients)))
     return answers
 
 
 async def _open(
-    client: Wire, bodies: list[bytes], per_second: float, seconds: float
+    wires: AsyncWires, requests: list[bytes], per_second: float, seconds: float
 ) -> list[Answer]:
     answers: list[Answer] = []
     tasks = []
@@ -95,7 +61,8 @@ async def _open(
     for number in range(int(per_second * seconds)):
         if (early := started + number / per_second - time.perf_counter()) > 0:
             await asyncio.sleep(early)
-        tasks.append(asyncio.create_task(_one(client, bodies[number % len(bodies)], answers)))
+        sent = requests[number % len(requests)]
+        tasks.append(asyncio.create_task(_one(wires, sent, answers)))
     await asyncio.gather(*tasks)
     return answers
 
@@ -104,13 +71,13 @@ def _ms(answers: list[Answer], share: float) -> str:
     return f"{ground.quantile_ms([a.seconds for a in answers], share):.1f}" if answers else "-"
 
 
-async def _measure(port: int, name: str, bodies: list[bytes], turns: int) -> list[Any]:
-    client = Wire(port)
-    await _closed(client, bodies, 1, 2)
-    most = await _closed(client, bodies, turns, 8)
+async def _measure(port: int, name: str, requests: list[bytes], turns: int) -> list[Any]:
+    wires = AsyncWires(port)
+    await _closed(wires, requests, 1, 2)
+    most = await _closed(wires, requests, turns, 8)
     capacity = sum(a.status == 200 for a in most) / 8
-    calm = await _open(client, bodies, capacity / 2, 8)
-    loaded = await _open(client, bodies, 2 * capacity, SECONDS)
+    calm = await _open(wires, requests, capacity / 2, 8)
+    loaded = await _open(wires, requests, 2 * capacity, SECONDS)
     began = min(a.at for a in loaded)
     # The first quarter is the burst that may wait.
     steady = [a for a in loaded if a.at > began + SECONDS / 2]
@@ -119,13 +86,13 @@ async def _measure(port: int, name: str, bodies: list[bytes], turns: int) -> lis
     ended = time.perf_counter()
     recovery = "over 10"
     while time.perf_counter() < ended + 10:
-        after = await _open(client, bodies, capacity / 2, 0.5)
+        after = await _open(wires, requests, capacity / 2, 0.5)
         if all(a.status == 200 for a in after) and float(_ms(after, 0.95)) <= 1.5 * float(
             _ms(calm, 0.95)
         ):
             recovery = f"{time.perf_counter() - ended - 0.5:.1f}"
             break
-    client.close()
+    wires.close()
     statuses = Counter(a.status for a in loaded)
     return [
         name,
@@ -154,8 +121,8 @@ def run() -> None:
         + b"\n"
         for row in range(DOCUMENTS)
     )
-    bodies = [
-        msgspec.json.encode({"namespace": "load", "embedding": vectors[row].tolist()})
+    requests = [
+        request("/index/search", {"namespace": "load", "embedding": vectors[row].tolist()})
         for row in range(200)
     ]
     rows = []
@@ -165,7 +132,7 @@ def run() -> None:
             with ground.serving(url, environ) as (client, _):
                 client.post("/index/bulk", content=lines, headers=ground.NDJSON).raise_for_status()
                 turns = int(environ.get("INDEXD_POOL_SIZE", "16"))
-                rows.append(asyncio.run(_measure(client.base_url.port or 80, name, bodies, turns)))
+                rows.append(asyncio.run(_measure(port_of(client), name, requests, turns)))
     ground.print_table(
         f"Twice the load that can be borne for {SECONDS} s, its second half; ms",
         [

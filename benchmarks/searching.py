@@ -30,7 +30,7 @@ from benchmarks.search_ground import (
 )
 from benchmarks.searching_results import AtSize, Filtered, HalfLife, Times
 from benchmarks.sized import SHARES, share_tag
-from benchmarks.wire import Wire
+from benchmarks.wire import Wire, port_of
 from indexd.store.filters import Filters
 from indexd.store.hits import best_statement, exact
 from indexd.store.tuning import Tuning
@@ -91,7 +91,7 @@ def measure(url: str, chunks: int, queries: int, only: set[str]) -> AtSize:
         planned.execute("SET plan_cache_mode = force_custom_plan")
         bench = Bench(
             url=target,
-            port=client.base_url.port or 0,
+            port=port_of(client),
             client=client,
             server=server.pid,
             bare=bare,

@@ -1,8 +1,10 @@
-"""The leanest HTTP client: prepared bytes over kept-alive sockets, so that the server is measured.
+"""The leanest HTTP clients: prepared bytes over kept-alive sockets, so that the server is measured.
 
-It shares the machine's cores with what it measures.
+They share the machine's cores with what they measure: httpx takes longer than the service for a
+small request.
 """
 
+import asyncio
 import selectors
 import socket
 import threading
@@ -10,10 +12,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 
+import httpx
 import msgspec
 
 SERVER_WAITS = 5.0
 """Seconds after which uvicorn closes a connection that nothing came over."""
+
+
+def port_of(client: httpx.Client) -> int:
+    """Where the server of this client listens."""
+    return client.base_url.port or 80
 
 
 def request(path: str, body: object) -> bytes:
@@ -23,6 +31,15 @@ def request(path: str, body: object) -> bytes:
         f"Content-Length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content
+
+
+def _status(head: bytes) -> int:
+    return int(head.split(maxsplit=2)[1])
+
+
+def _length(head: bytes) -> int:
+    """Of the body that follows."""
+    return int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
 
 
 class Wire:
@@ -57,13 +74,45 @@ class Wire:
         head, found, body = self._came.partition(b"\r\n\r\n")
         if not found:
             return None
-        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        if len(body) < length:
+        if len(body) < _length(head):
             return None
-        if not head.startswith(b"HTTP/1.1 200"):
+        if _status(head) != 200:
             raise ConnectionError(f"{head.splitlines()[0]!r}: {body!r}")
         self._came = b""
         return body
+
+
+class AsyncWires:
+    """Connections that are kept alive, as many as there were requests at once."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def ask(self, sent: bytes) -> int:
+        """The status of the answer; 0 where the connection broke."""
+        kept = bool(self._free)
+        try:
+            reader, writer = (
+                self._free.pop()
+                if self._free
+                else await asyncio.open_connection("127.0.0.1", self._port)
+            )
+            writer.write(sent)
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(_length(head))
+        except (OSError, asyncio.IncompleteReadError):
+            # The server closes connections that were not used for a while.
+            return await self.ask(sent) if kept else 0
+        if b"connection: close" in head.lower():
+            writer.close()
+        else:
+            self._free.append((reader, writer))
+        return _status(head)
+
+    def close(self) -> None:
+        for _, writer in self._free:
+            writer.close()
 
 
 def hammer(port: int, requests: Sequence[bytes], clients: int, count: int) -> float:

@@ -1,7 +1,6 @@
 """Push, upsert and search over HTTP, as ratios to the same work without HTTP."""
 
 import hashlib
-import http.client
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,8 @@ from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
 
 from benchmarks import ground
-from benchmarks.ground import JSON, corpus, embeddings, quantile_ms, queries, seconds
+from benchmarks.ground import corpus, embeddings, quantile_ms, queries, seconds
+from benchmarks.wire import Wire, port_of, request
 from indexd.store.filters import Filters, parameters
 from indexd.store.hits import best_statement, exact
 from indexd.store.versions import CHUNK_COLUMNS
@@ -158,28 +158,29 @@ def upsert_against_transaction(url: str) -> None:
     table = corpus().slice(0, 600)
     vectors = [normalised(vector) for vector in embeddings(table)]
     texts = table["text"].to_pylist()
-    bodies = [
-        msgspec.json.encode(
+    requests = [
+        request(
+            "/index/upsert",
             {
                 "doc_id": f"http-{n}",
                 "namespace": "http",
                 "chunks": [{"text": text, "embedding": vector.tolist()}],
-            }
+            },
         )
         for n, (text, vector) in enumerate(zip(texts, vectors, strict=True))
     ]
     over_http, by_hand = [], []
     with ground.serving(target) as (client, _), psycopg.connect(target) as connection:
-        wire = connected(client)
+        wire = Wire(port_of(client))
         register_vector(connection)
         connection.execute(
             "INSERT INTO indexd.namespaces (namespace, dimension, created_at)"
             " VALUES ('bare', 384, now())"
         )
         connection.commit()
-        for n, body in enumerate(bodies):
+        for n, sent in enumerate(requests):
             started = time.perf_counter()
-            post(wire, "/index/upsert", body)
+            wire.ask(sent)
             over_http.append(time.perf_counter() - started)
             started = time.perf_counter()
             bare_upsert(connection, f"bare-{n}", texts[n], vectors[n])
@@ -236,20 +237,6 @@ def bare_upsert(connection: psycopg.Connection, doc_id: str, text: str, vector: 
     connection.commit()
 
 
-def connected(client: httpx.Client) -> http.client.HTTPConnection:
-    """The standard library's client: httpx takes longer than the service for a small request."""
-    return http.client.HTTPConnection(client.base_url.host, client.base_url.port)
-
-
-def post(wire: http.client.HTTPConnection, path: str, body: bytes) -> Any:
-    wire.request("POST", path, body, JSON)
-    response = wire.getresponse()
-    answer = response.read()
-    if response.status != 200:
-        raise RuntimeError(f"{path} answered {response.status}: {answer!r}")
-    return msgspec.json.decode(answer)
-
-
 HALF_LIFE = 2_592_000.0
 """Of the namespace chronik, in the policies that are shipped."""
 
@@ -263,16 +250,16 @@ def search_against_statement(url: str) -> None:
         ground.serving(target, environ=scanning) as (client, _),
         psycopg.connect(target, autocommit=True) as bare,
     ):
-        wire = connected(client)
+        wire = Wire(port_of(client))
         register_vector(bare)
         push(client, ground.DATA / "gitlog.parquet")
         bare.execute("VACUUM ANALYZE indexd.chunks")
         bare.execute("SET plan_cache_mode = force_custom_plan")
         over_http, by_hand = [], []
         for vector in [normalised(vector) for vector in embeddings(queries())]:
-            body = msgspec.json.encode({"namespace": "chronik", "embedding": vector.tolist()})
+            sent = request("/index/search", {"namespace": "chronik", "embedding": vector.tolist()})
             started = time.perf_counter()
-            post(wire, "/index/search", body)
+            msgspec.json.decode(wire.ask(sent))
             over_http.append(time.perf_counter() - started)
             values = {
                 "namespace": "chronik",
