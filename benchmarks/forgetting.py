@@ -1,7 +1,7 @@
 """Forgetting at size, and what a full namespace costs those who write into it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,13 +15,11 @@ import msgspec
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
 
 from benchmarks import ground
 from benchmarks.ground import corpus, embeddings, quantile_ms, queries, seconds
 from benchmarks.wire import Wire, port_of, request
-from indexd.store.versions import CHUNK_COLUMNS
 from indexd.vectors import normalised
 
 MANY = 200_000
@@ -55,38 +53,17 @@ def load(url: str, namespace: str, vectors: NDArray[Any], count: int, *, mixed: 
     """Documents of one chunk, one a minute; with `mixed`, most have a half-life of their own."""
     chance = np.random.default_rng(7)
     own = [None, 86_400.0, 604_800.0, 7_776_000.0]
-    with psycopg.connect(url) as connection:
-        register_vector(connection)
-        cursor = connection.cursor()
-        cursor.execute(
-            "INSERT INTO indexd.namespaces (namespace, dimension, documents, chunks, created_at)"
-            " VALUES (%s, %s, %s, %s, now())",
-            (namespace, vectors.shape[1], count, count),
-        )
-        half_lives = [own[int(n)] if mixed else None for n in chance.integers(0, 4, count)]
-        with cursor.copy("""
-            COPY indexd.documents (
-                namespace, doc_id, ingested_at, half_life_seconds, chunk_count, digest, meta
-            ) FROM STDIN (FORMAT BINARY)
-        """) as copy:
-            copy.set_types(["text", "text", "timestamptz", "float8", "int4", "bytea", "jsonb"])
-            for n in reversed(range(count)):
-                moment = NOW - timedelta(minutes=n)
-                digest = n.to_bytes(32, "little")
-                copy.write_row((namespace, f"d{n:07}", moment, half_lives[n], 1, digest, Jsonb({})))
-        with cursor.copy(
-            f"COPY indexd.chunks ({', '.join(CHUNK_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
-        ) as copy:
-            copy.set_types(list(CHUNK_COLUMNS.values()))
-            for n in reversed(range(count)):
-                moment, vector = NOW - timedelta(minutes=n), vectors[n % len(vectors)]
-                copy.write_row(
-                    (
-                        *(namespace, f"d{n:07}", 0, moment, half_lives[n], vector),
-                        *(f"d{n:07}#0", None, None, [], Jsonb({}), f"text number {n}"),
-                    )
-                )
-        connection.commit()
+    half_lives = [own[int(n)] if mixed else None for n in chance.integers(0, 4, count)]
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for n in reversed(range(count)):
+            moment, vector = NOW - timedelta(minutes=n), vectors[n % len(vectors)]
+            yield (
+                *(namespace, f"d{n:07}", 0, moment, half_lives[n], vector),
+                *(f"d{n:07}#0", None, None, [], Jsonb({}), f"text number {n}"),
+            )
+
+    ground.copy_rows(url, count, rows)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE indexd.documents")
         connection.execute("VACUUM ANALYZE indexd.chunks")

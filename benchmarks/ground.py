@@ -1,5 +1,6 @@
-"""What every benchmark stands on: the corpus, a database, a server process, a table."""
+"""What every benchmark stands on: the corpus, a database, its rows, a server process, a table."""
 
+import hashlib
 import os
 import signal
 import socket
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ import numpy as np
 import psycopg
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pgvector.psycopg import register_vector
+from psycopg.types.json import Jsonb
 
 from indexd import embedded, migrate
+from indexd.store.versions import CHUNK_COLUMNS
 
 DATA = Path(os.environ.get("BENCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 JSON = {"Content-Type": "application/json"}
@@ -69,6 +73,38 @@ def empty_database(url: str, name: str) -> str:
     made = url.replace("/indexd?", f"/{name}?")
     migrate.upgrade(made)
     return made
+
+
+def copy_rows(url: str, count: int, rows: Callable[[], Iterable[tuple[Any, ...]]]) -> None:
+    """What a loader written for these tables alone would do for one namespace.
+
+    `rows` are `count` documents of one chunk, in the order of CHUNK_COLUMNS. It is called twice,
+    for documents are written before chunks.
+    """
+    namespace, dimension = next((row[0], len(row[5])) for row in rows())
+    with psycopg.connect(url) as connection:
+        register_vector(connection)
+        cursor = connection.cursor()
+        cursor.execute(
+            "INSERT INTO indexd.namespaces (namespace, dimension, documents, chunks, created_at)"
+            " VALUES (%s, %s, %s, %s, now())",
+            (namespace, dimension, count, count),
+        )
+        with cursor.copy("""
+            COPY indexd.documents (
+                namespace, doc_id, ingested_at, half_life_seconds, chunk_count, digest, meta
+            ) FROM STDIN (FORMAT BINARY)
+        """) as copy:
+            copy.set_types(["text", "text", "timestamptz", "float8", "int4", "bytea", "jsonb"])
+            for _, doc_id, _, ingested_at, half_life, vector, *_ in rows():
+                digest = hashlib.sha256(vector.tobytes()).digest()
+                copy.write_row((namespace, doc_id, ingested_at, half_life, 1, digest, Jsonb({})))
+        with cursor.copy(
+            f"COPY indexd.chunks ({', '.join(CHUNK_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+        ) as copy:
+            copy.set_types(list(CHUNK_COLUMNS.values()))
+            for row in rows():
+                copy.write_row(row)
 
 
 @contextmanager

@@ -1,21 +1,20 @@
 """The corpus at any size: jittered copies of the real one, loaded in time order and indexed."""
 
 import asyncio
-import hashlib
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
 
-from benchmarks.ground import corpus, embeddings
+from benchmarks.ground import copy_rows, corpus, embeddings
 from indexd import keeper
 from indexd.settings import Settings
-from indexd.store.versions import CHUNK_COLUMNS
 from indexd.vectors import normalised
 
 SEED = 20260820
@@ -98,34 +97,16 @@ def load(url: str, rows: Sized) -> float:
     """COPY in time order, as a real corpus arrives; answers the seconds it took."""
     started = time.perf_counter()
     moments = [moment_of(seconds) for seconds in rows.moments]
-    with psycopg.connect(url) as connection:
-        register_vector(connection)
-        cursor = connection.cursor()
-        cursor.execute(
-            "INSERT INTO indexd.namespaces VALUES (%s, %s, %s, %s, now())",
-            (NAMESPACE, rows.vectors.shape[1], len(rows), len(rows)),
-        )
-        with cursor.copy("""
-            COPY indexd.documents (
-                namespace, doc_id, ingested_at, chunk_count, digest, meta
-            ) FROM STDIN (FORMAT BINARY)
-        """) as copy:
-            copy.set_types(["text", "text", "timestamptz", "int4", "bytea", "jsonb"])
-            for doc_id, moment, vector in zip(rows.doc_ids, moments, rows.vectors, strict=True):
-                digest = hashlib.sha256(vector.tobytes()).digest()
-                copy.write_row((NAMESPACE, doc_id, moment, 1, digest, Jsonb({})))
-        with cursor.copy(
-            f"COPY indexd.chunks ({', '.join(CHUNK_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
-        ) as copy:
-            copy.set_types(list(CHUNK_COLUMNS.values()))
-            for n, doc_id in enumerate(rows.doc_ids):
-                copy.write_row(
-                    (
-                        *(NAMESPACE, doc_id, 0, moments[n], None, rows.vectors[n], f"{doc_id}#0"),
-                        *(None, rows.paths[n], rows.tags[n]),
-                        *(Jsonb({"tags": rows.tags[n]}), rows.texts[n]),
-                    )
-                )
+
+    def copied() -> Iterator[tuple[Any, ...]]:
+        for n, doc_id in enumerate(rows.doc_ids):
+            yield (
+                *(NAMESPACE, doc_id, 0, moments[n], None, rows.vectors[n], f"{doc_id}#0"),
+                *(None, rows.paths[n], rows.tags[n]),
+                *(Jsonb({"tags": rows.tags[n]}), rows.texts[n]),
+            )
+
+    copy_rows(url, len(rows), copied)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM (ANALYZE) indexd.chunks")
         connection.execute("VACUUM (ANALYZE) indexd.documents")

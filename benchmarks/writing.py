@@ -24,7 +24,6 @@ from benchmarks.ground import corpus, embeddings, quantile_ms, queries, seconds
 from benchmarks.wire import Wire, port_of, request
 from indexd.store.filters import Filters, parameters
 from indexd.store.hits import best_statement, exact
-from indexd.store.versions import CHUNK_COLUMNS
 from indexd.vectors import normalised
 
 
@@ -40,7 +39,9 @@ def push_against_copy(url: str) -> None:
     table = corpus()
     rows = rows_for_copy(table)
     copies = [ground.empty_database(url, f"copied{n}") for n in range(2)]
-    copied = min(seconds(partial(copy_rows, target, rows)) for target in copies)
+    copied = min(
+        seconds(partial(ground.copy_rows, target, len(rows), lambda: rows)) for target in copies
+    )
     pushed_url = ground.empty_database(url, "pushed")
     # Without the index that the keeper would build meanwhile, on the same cores.
     with ground.serving(pushed_url, environ={"INDEXD_INDEX_LIMIT": "0"}) as (client, _):
@@ -87,32 +88,6 @@ def rows_for_copy(table: Any) -> list[tuple[Any, ...]]:
             strict=True,
         )
     ]
-
-
-def copy_rows(url: str, rows: list[tuple[Any, ...]]) -> None:
-    """What a loader written for these tables alone would do."""
-    with psycopg.connect(url) as connection:
-        register_vector(connection)
-        cursor = connection.cursor()
-        cursor.execute(
-            "INSERT INTO indexd.namespaces VALUES (%s, 384, %s, %s, now())",
-            (rows[0][0], len(rows), len(rows)),
-        )
-        with cursor.copy("""
-            COPY indexd.documents (
-                namespace, doc_id, ingested_at, chunk_count, digest, meta
-            ) FROM STDIN (FORMAT BINARY)
-        """) as copy:
-            copy.set_types(["text", "text", "timestamptz", "int4", "bytea", "jsonb"])
-            for row in rows:
-                digest = hashlib.sha256(row[5].tobytes()).digest()
-                copy.write_row((row[0], row[1], row[3], 1, digest, Jsonb({})))
-        with cursor.copy(
-            f"COPY indexd.chunks ({', '.join(CHUNK_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
-        ) as copy:
-            copy.set_types(list(CHUNK_COLUMNS.values()))
-            for row in rows:
-                copy.write_row(row)
 
 
 def push(client: httpx.Client, file: Path) -> None:
