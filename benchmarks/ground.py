@@ -9,9 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import numpy as np
@@ -107,35 +107,51 @@ def copy_rows(url: str, count: int, rows: Callable[[], Iterable[tuple[Any, ...]]
                 copy.write_row(row)
 
 
-@contextmanager
 def serving(
-    url: str, environ: Mapping[str, str] | None = None
+    url: str,
+    environ: Mapping[str, str] | None = None,
+    output: int | IO[bytes] = subprocess.DEVNULL,
+) -> AbstractContextManager[tuple[httpx.Client, subprocess.Popen[bytes]]]:
+    """The service over this database, as users start it."""
+    command = [sys.executable, "-m", "indexd", "serve", "--database-url", url]
+    return listening(command, environ, output)
+
+
+@contextmanager
+def listening(
+    command: Sequence[str],
+    environ: Mapping[str, str] | None = None,
+    output: int | IO[bytes] = subprocess.DEVNULL,
 ) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
+    """A server that takes --port and has /readyz, from when it is ready until it has ended."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "indexd", "serve", "--port", str(port)]
     with subprocess.Popen(
-        [*command, "--database-url", url],
+        [*command, "--port", str(port)],
         env={**os.environ, **(environ or {})},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
     ) as process:
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
-                for _ in range(300):
-                    try:
-                        if client.get("/readyz").status_code == 200:
-                            break
-                    except httpx.TransportError:
-                        time.sleep(0.1)
-                time.sleep(0.5)
-                if process.poll() is not None:
-                    sys.exit("the server ended at once; run it by hand to see why")
+                await_ready(client, process)
                 yield client, process
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
+
+
+def await_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    """End the run with a reason where that never happens."""
+    for _ in range(600):
+        if process.poll() is not None:
+            sys.exit("the server ended; run it by hand to see why")
+        with suppress(httpx.TransportError):
+            if client.get("/readyz", timeout=5).status_code == 200:
+                return
+        time.sleep(0.1)
+    sys.exit("the server does not become ready")
 
 
 def seconds(work: Callable[[], object]) -> float:

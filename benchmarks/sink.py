@@ -24,7 +24,7 @@ async def bulk(request: Request[Any, Any, Any]) -> BulkOut:
     return out
 
 
-@get("/")
+@get("/readyz")
 async def ready() -> str:
     return "ok"
 

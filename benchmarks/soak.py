@@ -13,7 +13,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter, deque
@@ -30,7 +29,6 @@ import psycopg
 from benchmarks import ground
 from indexd import embedded, migrate
 
-PORT = 8095
 WORKERS = 2
 WRITERS = 4
 SEARCHERS = 6
@@ -175,11 +173,11 @@ def _restart(folder: Path) -> None:
 
 
 async def _run(
-    url: str, folder: Path, process: psutil.Process, *, seconds: float, chaos: bool
+    url: str, base_url: str, folder: Path, process: psutil.Process, *, seconds: float, chaos: bool
 ) -> tuple[list[list[object]], Load]:
     load, began = Load(), time.monotonic()
     until = began + seconds
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", timeout=30) as client:
+    async with httpx.AsyncClient(base_url=base_url, timeout=30) as client:
         work: list[Coroutine[None, None, None]] = [
             _write(client, load, f"soak {n}", until) for n in range(WRITERS)
         ]
@@ -212,34 +210,23 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="indexd-soak-") as home:
         Path(home).chmod(0o755)
-        with embedded.postgres(Path(home)) as url:
+        log = Path(home) / "server.log"
+        with ground.postgres(Path(home)) as url, log.open("wb") as out:
             migrate.upgrade(url)
-            command = [sys.executable, "-m", "indexd", "serve", "--workers", str(WORKERS)]
-            log = Path(home) / "server.log"
-            with (
-                log.open("w") as out,
-                subprocess.Popen(
-                    [*command, "--port", str(PORT), "--database-url", url], stdout=out, stderr=out
-                ) as server,
-            ):
-                try:
-                    process = psutil.Process(server.pid)
-                    _await_ready()
-                    rows, load = asyncio.run(
-                        _run(
-                            url,
-                            Path(home) / "postgres",
-                            process,
-                            seconds=chosen.minutes * 60,
-                            chaos=chosen.chaos,
-                        )
+            with ground.serving(url, {"INDEXD_WORKERS": str(WORKERS)}, out) as (client, server):
+                rows, load = asyncio.run(
+                    _run(
+                        url,
+                        str(client.base_url),
+                        Path(home) / "postgres",
+                        psutil.Process(server.pid),
+                        seconds=chosen.minutes * 60,
+                        chaos=chosen.chaos,
                     )
-                    _await_ready()
-                    missing, extra = _verify(url, load)
-                finally:
-                    server.terminate()
-                stopped = server.wait(60)
-            tracebacks = log.read_text().count("request failed")
+                )
+                ground.await_ready(client, server)
+                missing, extra = _verify(url, load)
+        tracebacks = log.read_text().count("request failed")
     ground.print_table(
         f"Soak of {chosen.minutes:g} minutes{', with chaos' if chosen.chaos else ''}",
         ["s", "memory MiB", "connections", "disk MiB", "searches", "p50 ms", "p95 ms"],
@@ -247,18 +234,7 @@ def main() -> None:
     )
     print("answers:", dict(sorted(load.statuses.items())))
     print(f"accepted and missing: {missing}; deleted and there: {extra}")
-    print(f"errors in the log: {tracebacks}; exit code {stopped}")
-
-
-def _await_ready() -> None:
-    for _ in range(600):
-        try:
-            if httpx.get(f"http://127.0.0.1:{PORT}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    sys.exit("the server is not ready")
+    print(f"errors in the log: {tracebacks}; exit code {server.returncode}")
 
 
 if __name__ == "__main__":

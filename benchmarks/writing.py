@@ -113,18 +113,9 @@ def written(url: str) -> int:
 
 def encode_send_decode_digest() -> float:
     """The same rows through the same code, to a server that stores nothing."""
-    command = [sys.executable, "-m", "uvicorn", "benchmarks.sink:app", "--port", "8098"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        with httpx.Client(base_url="http://127.0.0.1:8098") as client:
-            for _ in range(300):
-                try:
-                    client.get("/")
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.1)
-            took = seconds(lambda: push(client, ground.DATA / "gitlog.parquet"))
-        process.terminate()
-    return took
+    command = [sys.executable, "-m", "uvicorn", "benchmarks.sink:app"]
+    with ground.listening(command) as (client, _):
+        return seconds(lambda: push(client, ground.DATA / "gitlog.parquet"))
 
 
 def upsert_against_transaction(url: str) -> None:
