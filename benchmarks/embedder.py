@@ -1,11 +1,9 @@
 """What a dead embedder costs: those who need it, after the breaker opened, and those who do not."""
 
-import os
 import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import httpx
 import numpy as np
@@ -22,7 +20,7 @@ def run() -> None:
     with ground.postgres() as postgres:
         url = ground.empty_database(postgres, "embedder")
         for shown, environ in embedders():
-            with configured(environ), ground.serving(url) as (client, _):
+            with ground.serving(url, environ) as (client, _):
                 rows += [(shown, kind, *shown_ms(took)) for kind, took in measure(client).items()]
     print_table(
         "Requests in turn, in an empty namespace", ("embedder", "request", "p50 ms", "p95 ms"), rows
@@ -45,16 +43,6 @@ def embedders() -> Iterator[tuple[str, dict[str, str]]]:
                     "INDEXD_EMBEDDER_TIMEOUT": "2",
                 },
             )
-
-
-@contextmanager
-def configured(environ: dict[str, str]) -> Iterator[None]:
-    os.environ.update(environ)
-    try:
-        yield
-    finally:
-        for name in environ:
-            del os.environ[name]
 
 
 def measure(client: httpx.Client) -> dict[str, list[float]]:
