@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import psycopg
 import pytest
+from click.testing import CliRunner
 from litestar import Litestar
 from litestar.di import Provide
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from pytest_postgresql.executors.noop import NoopExecutor
 
 from indexd import embedded, migrate
 from indexd.app import create_app
+from indexd.cli import commands
 from indexd.schema import metadata
 from indexd.service import Service
 from indexd.settings import Settings
@@ -242,6 +244,13 @@ def document(doc_id: str, *vectors: Sequence[float] | NDArray[Any], **rest: Any)
         for vector, text, meta in zip(vectors, texts, metas, strict=True)
     ]
     return {"doc_id": doc_id, "namespace": "notes", "chunks": chunks, **rest}
+
+
+def command(url: str, *words: str) -> str:
+    """What this command of `indexd` prints; it must not fail."""
+    found = CliRunner().invoke(commands, [*words, "--database-url", url])
+    assert found.exit_code == 0, found.output
+    return found.output
 
 
 def service_of(app: Litestar) -> Service:

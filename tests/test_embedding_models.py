@@ -1,7 +1,6 @@
 """A namespace knows what its vectors were made by, and takes no others."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +16,9 @@ from indexd.store import upsert as writing
 from indexd.store.binding import bound
 from tests.conftest import Client, Sql, document
 from tests.fake_embedders import Fake, running, vector
-from tests.test_embedders import bulk, search, served, texts_document
+from tests.test_embedders import bulk, client, search, served, texts_document
+
+__all__ = ["client"]
 
 MODELS = "SELECT embedding_model, embedding_revision FROM indexd.namespaces"
 NEW = "ffffffffffff"
@@ -26,12 +27,6 @@ NEW = "ffffffffffff"
 @pytest.fixture
 def fake() -> Any:
     with running("ollama") as opened:
-        yield opened
-
-
-@pytest.fixture
-async def client(fake: Fake, common_url: str, sql: Sql) -> AsyncIterator[Client]:
-    async with served(fake, common_url) as opened:
         yield opened
 
 

@@ -19,7 +19,7 @@ from indexd.errors import NotFound
 from indexd.settings import Settings
 from indexd.store import indexes
 from indexd.store.indexes import Index, Namespace, Rules
-from tests.conftest import Client, document
+from tests.conftest import Client, command, document
 
 Admin = psycopg.AsyncConnection[Any]
 
@@ -261,12 +261,6 @@ async def test_a_build_disturbs_neither_writers_nor_searches(
             assert answer.json()["results"][0]["doc_id"] == f"w{worker}-{n}"
     cursor = await admin.execute("SELECT count(*) FROM indexd.chunks")
     assert await cursor.fetchone() == (1200,)
-
-
-def command(url: str, *words: str) -> str:
-    found = CliRunner().invoke(commands, [*words, "--database-url", url])
-    assert found.exit_code == 0, found.output
-    return found.output
 
 
 async def test_an_admin_builds_drops_and_looks(

@@ -11,7 +11,7 @@ from indexd.cli import commands
 from indexd.errors import ConfigurationError
 from indexd.policy import Policy
 from indexd.settings import Settings
-from tests.conftest import Client, document
+from tests.conftest import Client, command, document
 
 SHIPPED = Path(__file__).parents[1] / "policies" / "indexd_retention.yaml"
 
@@ -140,12 +140,6 @@ async def test_the_half_life_of_the_namespace_works_and_the_documents_own_wins(
         assert [hit["doc_id"] for hit in found] == ["own", "old"]
         assert found[1]["weights"]["decay"] < 1e-300
         assert found[1]["rationale"][-1].startswith("Decay: 0.00 (age ")
-
-
-def command(url: str, *words: str) -> str:
-    found = CliRunner().invoke(commands, [*words, "--database-url", url])
-    assert found.exit_code == 0, found.output
-    return found.output
 
 
 def test_policies_are_checked_shown_and_applied(url: str, tmp_path: Path) -> None:
