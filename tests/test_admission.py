@@ -161,6 +161,28 @@ async def test_while_some_wait_fewer_work_at_a_time_and_all_again_afterwards() -
     assert (most, gate.crowded) == (8, False)
 
 
+async def test_while_some_wait_the_quick_ones_do_not_wait_for_those_that_take_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("indexd.admission.LONG", 0.02)
+    gate = admission(size=3, length=100, first=1)
+    slow = [asyncio.create_task(_hold(gate)) for _ in range(5)]
+    await settle()
+    assert (gate.busy, gate.waiting, gate.crowded) == (3, 2, True)
+    for task in (slow[0], slow[3], slow[4]):
+        task.cancel()
+    await asyncio.sleep(0.1)
+    quick = [asyncio.create_task(_take(gate)) for _ in range(20)]
+    await asyncio.wait_for(asyncio.gather(*quick), 5)
+    more = [asyncio.create_task(_hold(gate)) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    assert (gate.busy, gate.waiting) == (3, 2)  # and never more than all
+    for task in (*slow, *more):
+        task.cancel()
+    await asyncio.gather(*slow, *more, return_exceptions=True)
+    assert (gate.busy, gate.waiting) == (0, 0)
+
+
 async def test_each_time_in_vain_the_long_queue_is_tried_later() -> None:
     clock = Clock()
     gate = admission(size=1, length=3, clock=clock)

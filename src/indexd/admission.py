@@ -2,7 +2,8 @@
 
 A burst may wait: `length` requests, each up to `seconds`. So may any number of clients that is not
 larger, however long they go on. As long as some wait, only as many are at work as can be without a
-loss (`indexd.knee`): more would slow each other down, and this process with them.
+loss (`indexd.knee`): more would slow each other down, and this process with them. One that takes
+long does not count there, so that the quick ones need not wait for it.
 
 A queue that overflows, or a wait that takes longer, is overload, where a long queue helps nobody
 and only adds its delay to every request. From then on hardly any may wait, and all others are
@@ -27,6 +28,9 @@ AGAIN = 30.0
 """Seconds after which it may in any case: as many clients as fit may be all that is left."""
 
 AGAIN_AT_MOST = 480.0
+
+LONG = 0.25
+"""Seconds at work after which a request takes none of the few turns there are while others wait."""
 
 
 def _ignore(_: object) -> None:
@@ -61,6 +65,7 @@ class Admission:
         self._clock = clock
         self._queue: deque[asyncio.Future[None]] = deque()
         self._knee = Knee(size, first=first, clock=clock)
+        self._long = 0
         self._again = AGAIN
         self._shedding_since = 0.0
         self._refused_at = self._wanted_at = 0.0
@@ -75,7 +80,7 @@ class Admission:
         Asked before a request is read, so that refusing costs next to nothing.
         """
         self._look_up()
-        if self.busy < self._turns or len(self._queue) < self._places:
+        if self._has_turn or len(self._queue) < self._places:
             return False
         self._note("queue")
         return True
@@ -84,17 +89,33 @@ class Admission:
     async def turn(self) -> AsyncIterator[None]:
         """Raises Overloaded if it can't be had in time."""
         self._look_up()
-        if self.busy < self._turns:
+        if self._has_turn:
             self.busy += 1
             self._waited(0.0)
         else:
             await self._wait()
+        long = False
+
+        def take_long() -> None:
+            nonlocal long
+            long = True
+            self._long += 1
+            self._let_in()
+
+        timer = asyncio.get_running_loop().call_later(LONG, take_long)
         try:
             yield
         finally:
+            timer.cancel()
+            self._long -= long
             if self.crowded:
                 self._knee.ended()
             self._pass_on()
+
+    @property
+    def _has_turn(self) -> bool:
+        """Whether one more may work now."""
+        return self.busy < self._size and self.busy - self._long < self._turns
 
     @property
     def _turns(self) -> int:
@@ -129,7 +150,10 @@ class Admission:
     def _pass_on(self) -> None:
         """Give a turn back, to whoever is next; to several after a time of fewer turns."""
         self.busy -= 1
-        while self._queue and self.busy < self._turns:
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._queue and self._has_turn:
             first = self._queue.popleft()
             if not first.done():
                 self.busy += 1
