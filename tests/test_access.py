@@ -251,6 +251,7 @@ async def test_a_key_of_one_namespace_sees_and_touches_no_other(
         ]
         assert hidden == unknown, path
         assert hidden[0] in (200, 404), path
+        assert "? '" not in hidden[1]
     found = await locked.post(
         "/index/search", json={"namespace": "other", "query": "word"}, headers=mine
     )

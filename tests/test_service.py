@@ -119,6 +119,12 @@ async def test_the_documentation_page_fetches_nothing_from_elsewhere(client: Cli
     assert "<script" not in page.text
 
 
+async def test_a_page_that_there_is_not_is_an_unknown_route(client: Client) -> None:
+    for path in ("/schema/no", "/schema/swagger", "/no"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_route"), path
+
+
 async def test_a_body_over_the_limit_is_a_413(url: str) -> None:
     small = Settings(database_url=url, max_body_bytes=1000)
     async with Client(create_app(small)) as client:

@@ -18,13 +18,13 @@ from indexd.api import (
     forget,
     health,
     lifecycle,
+    openapi,
     problems,
     retention,
     search,
     stats,
 )
 from indexd.api.in_flight import InFlight
-from indexd.api.openapi import PlainPage
 from indexd.api.request_log import RequestLog
 from indexd.background import beside
 from indexd.budget import Budget
@@ -114,9 +114,13 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
             title="indexd",
             version=__version__,
             description="A long-term memory for agents and tools that forgets on purpose.",
-            render_plugins=[PlainPage()],
+            render_plugins=[openapi.PlainPage()],
             openapi_router=Router(
-                "/schema", route_handlers=[], opt=auth.scope(OPEN), include_in_schema=False
+                "/schema",
+                route_handlers=[],
+                opt=auth.scope(OPEN),
+                include_in_schema=False,
+                after_request=openapi.other_pages,
             ),
         ),
         request_max_body_size=settings.max_body_bytes,

@@ -5,10 +5,12 @@ from html import escape
 from typing import Any
 
 import msgspec
-from litestar import Request
+from litestar import Request, Response
 from litestar.enums import MediaType
+from litestar.exceptions import NotFoundException
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.status_codes import HTTP_404_NOT_FOUND
 
 UPSERT: dict[str, Any] = {
     "doc_id": "note-42",
@@ -66,6 +68,13 @@ class NdjsonBody(Operation):
                 )
             },
         )
+
+
+def other_pages(response: Response[Any]) -> Response[Any]:
+    """Those that there are not are answered like any other unknown route, and not in HTML."""
+    if response.status_code == HTTP_404_NOT_FOUND:
+        raise NotFoundException
+    return response
 
 
 class PlainPage(OpenAPIRenderPlugin):

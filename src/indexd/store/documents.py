@@ -11,8 +11,8 @@ from indexd.vectors import Embedding, Model
 
 
 def missing(namespace: str, doc_id: str) -> NotFound:
-    """The error for a document that is not there."""
-    return NotFound(f"there is no document {doc_id!r} in namespace {namespace!r}")
+    """The error for a document that is not there; in a namespace as it was asked for."""
+    return NotFound(f"there is no document {doc_id!r} in namespace {namespace.strip()!r}")
 
 
 class SourceRef(msgspec.Struct, frozen=True):
