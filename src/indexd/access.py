@@ -20,6 +20,10 @@ Scope = Literal["read", "write", "admin"]
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
+Others = Literal["empty", "403", "left out", "-"]
+"""What a key meets in namespaces it is not for: as if they did not exist, which is an empty answer
+or 404; a refusal; lists without them; or the route is about none."""
+
 OPEN = "open"
 """The scope of a route that anyone may call, without a key."""
 

@@ -118,7 +118,7 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
             openapi_router=Router(
                 "/schema",
                 route_handlers=[],
-                opt=auth.scope(OPEN),
+                opt=auth.scope(OPEN, others="-"),
                 include_in_schema=False,
                 after_request=openapi.other_pages,
             ),

@@ -1,6 +1,7 @@
 """Who calls, and whether this route is for them: one guard before every route.
 
-A route says its scope on its handler: `opt=scope("read")`. One that says none is for admins.
+A route says its scope on its handler, and what it does with other namespaces than those of a key:
+`opt=scope("read", others="empty")`. One that says no scope is for admins.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.routes import HTTPRoute
 from litestar.types import Guard
 
-from indexd.access import ANYONE, OPEN, SCOPES, Access
+from indexd.access import ANYONE, OPEN, SCOPES, Access, Others
 from indexd.errors import IndexdError, RateLimited, ScopeMissing, Unauthorized
 from indexd.keyring import Keyring
 from indexd.metrics import Metrics
@@ -26,12 +27,14 @@ LONGEST = 512
 """Characters of a key that is looked at."""
 
 
-def scope(needed: str, *, open_if: str = "", urgent: bool = False) -> dict[str, Any]:
+def scope(
+    needed: str, *, others: Others, open_if: str = "", urgent: bool = False
+) -> dict[str, Any]:
     """The `opt` of a handler; `open_if` is a setting that opens the route to everyone.
 
     An urgent one is answered under any load.
     """
-    return {"scope": needed, "open_if": open_if, "urgent": urgent}
+    return {"scope": needed, "others": others, "open_if": open_if, "urgent": urgent}
 
 
 def scope_of(handler: BaseRouteHandler) -> str:
@@ -105,12 +108,18 @@ class Route(NamedTuple):
     method: str
     path: str
     scope: str
+    others: str
 
 
 def routes(app: Litestar) -> list[Route]:
-    """Every route with its scope, as docs/operations.md shows them; `none` where it says none."""
+    """Every route as docs/operations.md shows them; `none` where it does not say something."""
     return sorted(
-        Route(method, route.path, str(handler.opt.get("scope", "none")))
+        Route(
+            method,
+            route.path,
+            str(handler.opt.get("scope", "none")),
+            str(handler.opt.get("others", "none")),
+        )
         for route in app.routes
         if isinstance(route, HTTPRoute)
         for handler in route.route_handlers
@@ -122,15 +131,15 @@ def routes(app: Litestar) -> list[Route]:
 def table(shown: Iterable[Route]) -> list[str]:
     """Markdown: who may call what."""
     return [
-        "| route | open | read | write | admin |",
-        "|---|---|---|---|---|",
+        "| route | open | read | write | admin | other namespaces |",
+        "|---|---|---|---|---|---|",
         *(
             f"| `{route.method} {route.path}` | "
             + " | ".join(
                 "yes" if (OPEN, *SCOPES).index(route.scope) <= column else ""
                 for column in range(1 + len(SCOPES))
             )
-            + " |"
+            + f" | {route.others} |"
             for route in shown
         ),
     ]

@@ -25,7 +25,7 @@ from indexd.store import upsert as store
 
 @post(
     "/index/upsert",
-    opt=scope("write"),
+    opt=scope("write", others="403"),
     dto=Json[UpsertIn],
     return_dto=None,
     status_code=200,
@@ -55,7 +55,7 @@ async def upsert(
 
 @post(
     "/index/bulk",
-    opt=scope("write"),
+    opt=scope("write", others="403"),
     status_code=200,
     operation_id="Bulk",
     operation_class=NdjsonBody,
@@ -72,7 +72,7 @@ async def bulk(
 
 @post(
     "/index/delete",
-    opt=scope("write"),
+    opt=scope("write", others="403"),
     dto=Json[DeleteIn],
     return_dto=None,
     status_code=200,

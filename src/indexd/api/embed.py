@@ -21,7 +21,7 @@ CANONICAL = ("chronik", "osctx", "docs", "code", "insights")
 
 @post(
     "/embed/text",
-    opt=scope("write"),
+    opt=scope("write", others="403"),
     dto=Json[EmbedIn],
     return_dto=None,
     status_code=200,

@@ -32,7 +32,7 @@ from indexd.store.plans import Plan
 
 @post(
     "/index/forget",
-    opt=scope("admin"),
+    opt=scope("admin", others="403"),
     dto=Json[ForgetIn],
     return_dto=None,
     status_code=200,
@@ -124,7 +124,7 @@ def _planned(plan: Plan) -> ForgetOut:
     )
 
 
-@get("/index/audit", opt=scope("admin"), operation_id="Audit")
+@get("/index/audit", opt=scope("admin", others="left out"), operation_id="Audit")
 async def audit(
     service: NamedDependency[Service],
     access: NamedDependency[Access],

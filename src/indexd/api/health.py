@@ -17,13 +17,13 @@ from indexd.service import Service
 from indexd.store import stats
 
 
-@get("/healthz", opt=scope(OPEN), media_type=MediaType.TEXT, operation_id="Health")
+@get("/healthz", opt=scope(OPEN, others="-"), media_type=MediaType.TEXT, operation_id="Health")
 async def healthz() -> str:
     """Whether the process answers; does not touch the database."""
     return "ok"
 
 
-@get("/readyz", opt=scope(OPEN), media_type=MediaType.TEXT, operation_id="Ready")
+@get("/readyz", opt=scope(OPEN, others="-"), media_type=MediaType.TEXT, operation_id="Ready")
 async def readyz(service: NamedDependency[Service]) -> Response[str]:
     """Whether requests can be served: 200 or 503, with one line per check."""
     try:
@@ -43,7 +43,7 @@ async def readyz(service: NamedDependency[Service]) -> Response[str]:
 
 @get(
     "/metrics",
-    opt=scope("read", open_if="metrics_public", urgent=True),
+    opt=scope("read", others="left out", open_if="metrics_public", urgent=True),
     operation_id="Metrics",
     media_type=CONTENT_TYPE,
 )

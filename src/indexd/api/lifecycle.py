@@ -28,7 +28,7 @@ def _named(doc_id: str, namespace: str | None) -> tuple[str, str]:
     return names
 
 
-@get("/index/document", opt=scope("read"), operation_id="Document")
+@get("/index/document", opt=scope("read", others="empty"), operation_id="Document")
 async def document(
     service: NamedDependency[Service],
     access: NamedDependency[Access],
@@ -44,7 +44,7 @@ async def document(
     )
 
 
-@get("/index/lifecycle", opt=scope("read"), operation_id="Lifecycle")
+@get("/index/lifecycle", opt=scope("read", others="empty"), operation_id="Lifecycle")
 async def lifecycle(
     service: NamedDependency[Service],
     access: NamedDependency[Access],
@@ -59,7 +59,7 @@ async def lifecycle(
     )
 
 
-@get("/index/irrelevant", opt=scope("read"), operation_id="Irrelevant")
+@get("/index/irrelevant", opt=scope("read", others="empty"), operation_id="Irrelevant")
 async def irrelevant(
     service: NamedDependency[Service],
     access: NamedDependency[Access],
@@ -78,7 +78,7 @@ async def irrelevant(
 
 @post(
     "/index/feedback",
-    opt=scope("write"),
+    opt=scope("write", others="403"),
     dto=Json[FeedbackIn],
     return_dto=None,
     status_code=200,

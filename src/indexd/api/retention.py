@@ -31,7 +31,7 @@ from indexd.store import retention as store
 DEFAULT_LIMIT = 100
 
 
-@get("/index/retention", opt=scope("read"), operation_id="Retention")
+@get("/index/retention", opt=scope("read", others="left out"), operation_id="Retention")
 async def retention(
     service: NamedDependency[Service], access: NamedDependency[Access]
 ) -> RetentionOut:
@@ -43,7 +43,7 @@ async def retention(
 
 @post(
     "/index/retention/preview",
-    opt=scope("read"),
+    opt=scope("read", others="empty"),
     dto=Json[RetentionPreviewIn],
     return_dto=None,
     status_code=200,
@@ -93,7 +93,7 @@ async def _condemned(
 
 @post(
     "/index/decay/preview",
-    opt=scope("read"),
+    opt=scope("read", others="empty"),
     dto=Json[DecayPreviewIn],
     return_dto=None,
     status_code=200,

@@ -28,7 +28,7 @@ from indexd.store.search import Found, Mode, Search
 
 @post(
     "/index/search",
-    opt=scope("read"),
+    opt=scope("read", others="empty"),
     dto=Json[SearchIn],
     return_dto=None,
     status_code=200,
@@ -77,7 +77,7 @@ async def _found(wanted: Search, service: Service) -> Found:
 
 @post(
     "/index/related",
-    opt=scope("read"),
+    opt=scope("read", others="empty"),
     dto=Json[RelatedIn],
     return_dto=None,
     status_code=200,

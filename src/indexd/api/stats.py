@@ -24,7 +24,7 @@ class _Seen(NamedTuple):
     versions: Versions
 
 
-@get("/index/stats", opt=scope("read"), operation_id="Stats")
+@get("/index/stats", opt=scope("read", others="left out"), operation_id="Stats")
 async def stats(service: NamedDependency[Service], access: NamedDependency[Access]) -> StatsOut:
     """Documents and chunks, whole and by namespace."""
     rules = keeper.rules(service.settings)
