@@ -27,7 +27,16 @@ AT = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = 86_400.0
 DIMENSION = 6
 
-PUSHING = Tuning(ef=12, newest=4, newest_read=8, slice_rows=25, exact_row=1e9, statement=0.0)
+PUSHING = Tuning(
+    ef=12,
+    newest=4,
+    newest_read=8,
+    slice_rows=25,
+    exact_row=1e9,
+    matching_row=1e9,
+    undecayed_row=1e9,
+    statement=0.0,
+)
 """Small arms and a dear exact scan: the answer must come from the bound and the sweep."""
 
 HALF_LIVES = [None, 60.0, 3600.0, DAY, 8.0, 8.0000000001, 30 * DAY, 1e12, 1e-3, 5e-324, 1.7e308]

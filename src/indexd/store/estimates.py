@@ -15,16 +15,43 @@ def similar_rows(k: int) -> int:
     return max(64, 2 * k)
 
 
-def are_few(matching: float, space: Facts, k: int, tuning: Tuning) -> bool:
-    """So few match that scanning them costs less than the similar arm."""
-    similar_arm = similar_rows(k) * tuning.index_row * space.chunks / max(matching, 1)
-    return matching * tuning.exact_row <= similar_arm
+PREFERRED = 1.5
+"""A scan is exact, so it may cost so many times what the similar arm costs."""
+
+
+def scan_cost(matching: float, space: Facts, filters: Filters, tuning: Tuning) -> float:
+    """Of scoring all that match, in microseconds."""
+    in_time = Filters(
+        ingested_after=filters.ingested_after, ingested_before=filters.ingested_before
+    )
+    if filters != in_time:
+        return matching * tuning.matching_row
+    # What came at one time lies together in the table.
+    if filters != Filters() and space.half_life_seconds is None:
+        return matching * tuning.undecayed_row
+    return matching * tuning.exact_row
+
+
+def similar_cost(matching: float, space: Facts, tuning: Tuning) -> float:
+    """Of one row that the similar arm finds under a filter, in microseconds: as many rows of the
+    index are read as it takes to meet one that matches.
+    """
+    return tuning.filtered_index_row * space.chunks / max(matching, 1)
+
+
+def are_few(matching: float, space: Facts, filters: Filters, k: int, tuning: Tuning) -> bool:
+    """So few match that they are scanned."""
+    similar_arm = max(
+        similar_rows(k) * similar_cost(matching, space, tuning),
+        tuning.first_ef(space.chunks) * tuning.index_row,
+    )
+    return scan_cost(matching, space, filters, tuning) <= PREFERRED * similar_arm
 
 
 def few(space: Facts, filters: Filters, k: int, tuning: Tuning) -> float | None:
     """How many match, about, if they are few; None also where nobody estimated it lately."""
     known = _known(space, filters)
-    return known if known is not None and are_few(known, space, k, tuning) else None
+    return known if known is not None and are_few(known, space, filters, k, tuning) else None
 
 
 async def matching(

@@ -122,10 +122,10 @@ async def probe_and_sweep(
     if filtered:
         matching = min(await estimates.matching(connection, space, filters, values), matching)
         wanted = estimates.similar_rows(k)
-    # With a filter, a similar chunk that matches costs as many of the index as do not.
-    similar_row = tuning.index_row * space.chunks / max(matching, 1)
-    if filtered and estimates.are_few(matching, space, k, tuning):
-        return matching
+        if estimates.are_few(matching, space, filters, k, tuning):
+            return matching
+    similar_row = estimates.similar_cost(matching, space, tuning) if filtered else tuning.index_row
+    scanning = estimates.scan_cost(matching, space, filters, tuning)
 
     spread = await ages.of(connection, space.namespace)
     await connection.execute(";".join(index_search(ef, filtered=filtered, tuning=tuning)))
@@ -164,7 +164,7 @@ async def probe_and_sweep(
             if cost < min(deeper, 0.9 * sweeping):
                 deeper, ef_deeper = cost, ef_next
 
-        if min(sweeping, deeper) > matching * tuning.exact_row:
+        if min(sweeping, deeper) > scanning:
             if matching > tuning.scored_limit:
                 best.cut = True
                 return best
