@@ -4,8 +4,12 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
+
 from indexd.api.bulk import _lines
+from indexd.app import create_app
 from indexd.errors import BodyTooLarge
+from indexd.settings import Settings
 from tests.conftest import Client, Sql, document
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -100,6 +104,18 @@ async def test_another_content_type_is_refused(client: Client) -> None:
     response = await client.post("/index/bulk", content=b"{}", headers={"Content-Type": "text/csv"})
     assert response.status_code == 415
     assert "Content-Type" in response.json()["error"]
+
+
+async def test_a_line_over_the_limit_is_named_whatever_came_before_it(settings: Settings) -> None:
+    small = msgspec.structs.replace(settings, max_line_bytes=1_000)
+    async with Client(create_app(small)) as client:
+        long = document("long", [1, 0], texts=["x" * 2_000])
+        for lines in ((long, document("a", [1, 0])), (document("a", [1, 0]), long)):
+            answer = await bulk(client, *lines)
+            assert (answer["accepted"], answer["failed"]) == (1, 1)
+            [error] = answer["errors"]
+            assert (error["line"], error["doc_id"]) == (1 + lines.index(long), None)
+            assert error["code"] == "body_too_large"
 
 
 async def pieces(*parts: bytes) -> AsyncIterator[bytes]:

@@ -57,10 +57,10 @@ async def take(request: Request[Any, Any, Any], service: Service, access: Access
     out = BulkOut()
     batch = _Batch()
     async for number, line in _lines(request.stream(), service.settings.max_line_bytes):
+        sent: UpsertIn | None = None
         try:
             if isinstance(line, IndexdError):
                 raise line
-            sent: UpsertIn | None = None
             sent = decoded(line, _decoder)
             check_document(sent, service.settings)
             document = document_from(sent)
