@@ -91,6 +91,17 @@ async def test_the_oldest_leave_when_there_are_too_many(serve: Serve) -> None:
         ] * 2
 
 
+@pytest.mark.parametrize("strategy", ["oldest", "lowest_score"])
+async def test_documents_of_the_future_count_like_all_others(serve: Serve, strategy: str) -> None:
+    async with serve(f"max_items: 3, purge_strategy: {strategy}") as client:
+        for day in range(1, 6):
+            await put(client, f"future{day}", -day)
+        assert await ids(client) == ["future3", "future4", "future5"]
+        await put(client, "present")
+        await put(client, "present2")
+        assert len(await ids(client)) == 3
+
+
 async def test_the_lowest_score_is_that_of_each_documents_own_half_life(serve: Serve) -> None:
     policy = "half_life_seconds: 864000, max_items: 3, purge_strategy: lowest_score"
     async with serve(policy) as client:

@@ -113,7 +113,8 @@ def _values(namespace: str, policy: Policy, at: datetime) -> dict[str, Any]:
         "namespace": namespace,
         "half_life": policy.half_life_seconds,
         "expires_before": expires_before,
-        "graced_after": before(at, policy.grace_seconds),
+        # Without a grace also those that say they came in the future are taken.
+        "graced_after": before(at, policy.grace_seconds) if policy.grace_seconds else LAST,
         "at": at,
         "prior": PRIOR,
         "protected": [],
