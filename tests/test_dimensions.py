@@ -1,6 +1,7 @@
 """A namespace has one dimension, until it is empty."""
 
 import asyncio
+import json
 from typing import Any
 
 from tests.conftest import Client, document
@@ -47,6 +48,22 @@ async def test_a_query_of_another_dimension_is_refused(client: Client) -> None:
     )
     assert response.status_code == 400
     assert "expected 2, got 3" in response.json()["error"]
+
+
+async def test_in_a_bulk_the_first_line_decides_whatever_its_name(client: Client) -> None:
+    named = {"embedding_model": "m"}
+    for first, second in (
+        (document("z", [1, 2]), document("a", [1, 2, 3])),
+        (document("a", [1, 2]), document("b", [1, 2, 3], **named)),
+    ):
+        lines = "\n".join(json.dumps(line) for line in (first, second))
+        answer = await client.post(
+            "/index/bulk", content=lines, headers={"Content-Type": "application/x-ndjson"}
+        )
+        assert answer.json()["accepted"] == 1
+        [error] = answer.json()["errors"]
+        assert (error["line"], error["code"]) == (2, "dimension_mismatch")
+        await client.post("/index/delete", json={"doc_id": first["doc_id"], "namespace": "notes"})
 
 
 async def test_racing_first_documents_agree_on_one_dimension(client: Client) -> None:

@@ -75,9 +75,13 @@ async def _upsert_into(
     connection: Connection, namespace: str, members: Sequence[Version], *, at: datetime
 ) -> tuple[dict[int, Written], list[Departure]]:
     """Write one namespace's documents, sorted by doc_id; outcomes by their place."""
-    # One that names its model goes first: it binds the namespace, where nothing has yet.
-    bindings = [Binding(v.document.dimension, v.document.model) for v in members]
-    bindings.sort(key=lambda binding: binding.model is None)
+    # Where nothing binds the namespace yet, the first line does, and the first that names a model.
+    bindings = [
+        Binding(version.document.dimension, version.document.model)
+        for version in sorted(members, key=attrgetter("place"))
+    ]
+    dimension = bindings[0].dimension
+    bindings.sort(key=lambda binding: (binding.dimension != dimension, binding.model is None))
     binding = bindings[0]
     while True:
         fitting = [version for version in members if binding.takes(version.document)]
