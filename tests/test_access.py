@@ -312,6 +312,34 @@ async def test_a_key_of_one_namespace_sees_and_touches_no_other(
     ]
 
 
+async def test_a_key_of_one_namespace_learns_nothing_from_hashes_and_caps(
+    guarded: Settings, make_key: MakeKey, tmp_path: Path
+) -> None:
+    mine = await make_key("mine", "admin", "mine")
+    admin = await make_key("admin", "admin")
+    seen = []
+    for hidden in (1, 2):
+        file = tmp_path / f"{hidden}.yaml"
+        file.write_text(
+            "namespaces: {mine: {half_life_seconds: 9}, "
+            f"secret: {{half_life_seconds: {hidden}}}}}"
+        )
+        few = msgspec.structs.replace(guarded, policies=str(file), metrics_namespaces=1)
+        async with Client(create_app(few)) as client:
+            for namespace in ("mine", "other"):
+                for number in range(2 if namespace == "other" else 1):
+                    sent = document(f"d{number}", [1, 0], namespace=namespace)
+                    await client.post("/index/upsert", json=sent, headers=admin)
+            policies = (await client.get("/index/retention", headers=mine)).json()
+            stats = (await client.get("/index/stats", headers=mine)).json()
+            assert policies["policy_hash"] == stats["policy_hash"]
+            seen.append(policies)
+            text = (await client.get("/metrics", headers=mine)).text
+            assert 'index_items_total{namespace="mine"} 1.0' in text
+    assert seen[0] == seen[1]
+    assert list(seen[0]["configs"]) == ["mine"]
+
+
 async def test_a_key_of_one_namespace_forgets_in_no_other(
     locked: Client, make_key: MakeKey
 ) -> None:

@@ -79,6 +79,11 @@ def test_a_missing_key_takes_the_default_and_null_means_none(tmp_path: Path) -> 
         ("namespaces: [a]", "namespaces: expected keys and values"),
         ("namespaces: {a: 7}", "namespaces.a: expected keys and values"),
         ("- a", "the file: expected keys and values"),
+        ("namespaces: {'': {half_life_seconds: 1}}", "namespaces.: expected a name of 1 to 128"),
+        ("namespaces: {' ': {half_life_seconds: 1}}", "namespaces. : expected a name of 1 to 128"),
+        ("namespaces: {null: {half_life_seconds: 1}}", "namespaces.None: expected a name"),
+        (f"namespaces: {{{'x' * 129}: {{}}}}", "expected a name of 1 to 128 characters"),
+        ("namespaces: {a: {}, ' a ': {}}", "namespaces.a: is there twice"),
         ("a: [", "policies.yaml: "),
     ],
 )

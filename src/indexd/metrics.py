@@ -23,7 +23,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE = "text/plain; version=0.0.4"
+"""Litestar adds the character set."""
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The library's own variable, read when it is imported."""
@@ -183,9 +184,11 @@ class Metrics:
 
         Those who may see some namespaces only learn nothing about all of them together either.
         """
-        families = [*self._source().collect(), _items(documents, self._cap)]
+        families = list(self._source().collect())
         if only is not None:
             families = [_limited(family, only) for family in families]
+            documents = {name: count for name, count in documents.items() if name in only}
+        families.append(_items(documents, self._cap))
         return generate_latest(_Families([f for f in families if f.samples or only is None]))
 
     def _source(self) -> CollectorRegistry:

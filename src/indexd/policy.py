@@ -5,15 +5,19 @@ The keys are described in policies/indexd_retention.yaml, the file that is shipp
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 from indexd.errors import ConfigurationError, InvalidField
 
 Strategy = Literal["oldest", "lowest_score"]
+
+MAX_NAMESPACE = 128
+"""Characters of a namespace's name."""
 
 
 class Semantic(msgspec.Struct, frozen=True):
@@ -48,6 +52,11 @@ class Policies(msgspec.Struct, frozen=True):
 
     def of(self, namespace: str) -> Policy:
         return self.namespaces.get(namespace, self.defaults)
+
+    def seen_by(self, sees: Callable[[str], bool]) -> Self:
+        """As if the file said nothing of the other namespaces."""
+        seen = {name: policy for name, policy in self.namespaces.items() if sees(name)}
+        return replace(self, namespaces=seen)
 
     @property
     def hash(self) -> str:
@@ -85,11 +94,25 @@ def parse(read: Any, source: str) -> Policies:
     return Policies(
         defaults=defaults,
         namespaces={
-            str(name).strip(): parse_policy(keys or {}, f"namespaces.{name}", defaults)
-            for name, keys in listed.items()
+            name: parse_policy(keys or {}, f"namespaces.{name}", defaults)
+            for name, keys in _named(listed).items()
         },
         source=source,
     )
+
+
+def _named(listed: Mapping[Any, Any]) -> dict[str, Any]:
+    """By namespace as documents name it: trimmed."""
+    found: dict[str, Any] = {}
+    for key, keys in listed.items():
+        if not isinstance(key, str) or not 1 <= len(key.strip()) <= MAX_NAMESPACE:
+            raise InvalidField(
+                f"namespaces.{key}: expected a name of 1 to {MAX_NAMESPACE} characters as a text"
+            )
+        if (name := key.strip()) in found:
+            raise InvalidField(f"namespaces.{name}: is there twice")
+        found[name] = keys
+    return found
 
 
 def parse_policy(keys: Any, where: str, defaults: Policy) -> Policy:

@@ -37,8 +37,10 @@ async def retention(
 ) -> RetentionOut:
     """The retention policies in force."""
     found, policy_hash = await service.database.read(policies.in_force)
-    configs = {name: one for name, one in found.namespaces.items() if access.sees(name)}
-    return RetentionOut(configs, found.defaults, policy_hash, found.source)
+    if access.namespaces is None:
+        return RetentionOut(found.namespaces, found.defaults, policy_hash, found.source)
+    seen = found.seen_by(access.sees)
+    return RetentionOut(seen.namespaces, seen.defaults, seen.hash, "")
 
 
 @post(

@@ -30,7 +30,9 @@ async def stats(service: NamedDependency[Service], access: NamedDependency[Acces
     rules = keeper.rules(service.settings)
 
     async def look(connection: Connection) -> _Seen:
-        _, policy_hash = await policies.in_force(connection)
+        in_force, policy_hash = await policies.in_force(connection)
+        if access.namespaces is not None:
+            policy_hash = in_force.seen_by(access.sees).hash
         return _Seen(
             await store.by_namespace(connection),
             indexes.serving(await indexes.look(connection), rules),
