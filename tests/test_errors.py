@@ -204,6 +204,40 @@ async def test_unknown_routes_and_methods(client: Client) -> None:
     assert "POST" in wrong.headers["allow"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        (
+            "/index/search",
+            {"query": "x", "mode": "Vector"},
+            "mode: invalid enum value 'Vector', expected auto or hybrid or lexical or vector",
+        ),
+        (
+            "/index/search",
+            {"query": "x", "filters": {"tag": ["a"]}},
+            "filters: object contains unknown field tag, expected tags or source_path or ",
+        ),
+        (
+            "/index/upsert",
+            GOOD | {"source_ref": {"origin": "o", "id": "i", "trust_level": "HIGH"}},
+            "source_ref.trust_level: invalid enum value 'HIGH', expected ",
+        ),
+    ],
+)
+async def test_where_there_is_a_choice_the_message_lists_it(
+    client: Client, path: str, body: Any, message: str
+) -> None:
+    answer = await client.post(path, json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(message)
+
+
+async def test_a_query_parameter_that_is_missing_is_named(client: Client) -> None:
+    answer = await client.get("/index/document")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_field")
+    assert answer.json()["error"] == "doc_id: expected as a query parameter"
+
+
 async def test_a_search_without_embedding_and_text_is_refused(client: Client) -> None:
     bodies: list[Any] = [{}, {"query": " "}, {"query": {}}, {"mode": "vector", "query": "x"}]
     for body in bodies:

@@ -122,7 +122,9 @@ async def test_all_that_is_given_must_match_and_the_dry_run_agrees(
             "invalid_field",
         ),
         ({"filter": ALL | {"tags": "x"}, "reason": "r", "confirm": True}, "invalid_field"),
-        ({"reason": "r", "confirm": True}, "invalid_field"),
+        ({"reason": "r", "confirm": True}, "unsafe_forget"),
+        ({"filter": None, "reason": "r", "confirm": True}, "unsafe_forget"),
+        ({"filter": ALL, "reason": "r", "confirm": True, "dryRun": True}, "invalid_field"),
         ({"filter": ALL, "reason": "r", "confirm": True, "plan_id": "nonsense"}, "invalid_field"),
     ],
 )
@@ -148,6 +150,33 @@ async def test_the_query_asks_for_a_dry_run_too(client: Client, sql: Sql) -> Non
     assert len(await left(sql)) == 4
     assert (await client.post("/index/forget?dry_run=maybe", json=body)).status_code == 400
     assert len(await left(sql)) == 4
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("dry_run=true&dry_run=false", "dry_run: expected once"),
+        ("dry_run=false&dry_run=true", "dry_run: expected once"),
+        ("dryrun=true", "dryrun: unknown query parameter, expected dry_run"),
+        ("Dry_Run=true", "Dry_Run: unknown"),
+    ],
+)
+async def test_a_dry_run_that_was_hardly_asked_for_deletes_nothing(
+    client: Client, sql: Sql, query: str, named: str
+) -> None:
+    await fill(client)
+    body = {"filter": ALL, "reason": "test", "confirm": True}
+    answer = await client.post(f"/index/forget?{query}", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_field")
+    assert answer.json()["error"].startswith(named)
+    assert len(await left(sql)) == 4
+
+
+async def test_a_document_with_a_blank_id_can_be_forgotten(client: Client, sql: Sql) -> None:
+    await fill(client)
+    await client.post("/index/upsert", json=document(" ", [1, 0]))
+    assert (await forget(client, {"doc_id": " "})).json()["forgotten_count"] == 1
+    assert sorted(await left(sql)) == ["a", "b", "c", "d"]
 
 
 async def test_a_plan_removes_what_it_saw_and_only_once(client: Client, sql: Sql) -> None:

@@ -153,12 +153,13 @@ async def test_the_first_embedding_present_wins(client: Client, body: dict[str, 
     assert await ids(client, k=1, **body) == ["right#0"]
 
 
-@pytest.mark.parametrize("empty", [None, []])
+@pytest.mark.parametrize("empty", [None, [], "zzz"])
 @pytest.mark.parametrize("place", ["query", "top", "legacy"])
+@pytest.mark.parametrize("mode", ["auto", "lexical"])
 async def test_an_embedding_present_but_empty_is_an_error(
-    client: Client, place: str, empty: Any
+    client: Client, place: str, empty: Any, mode: str
 ) -> None:
-    body: dict[str, Any] = {"query": {"text": "x"}, "embedding": [1, 0], "meta": {}}
+    body: dict[str, Any] = {"query": {"text": "x"}, "embedding": [1, 0], "meta": {}, "mode": mode}
     if place == "query":
         body["query"]["meta"] = {"embedding": empty}
     elif place == "top":
@@ -258,3 +259,10 @@ async def test_a_snippet_is_the_start_of_the_text_cut_at_a_word(client: Client) 
     assert own["snippet"] == "s" * 240
     assert cut["snippet"] == ("Wort " * 48).rstrip()
     assert cut["text"] == text
+
+
+@pytest.mark.parametrize("text", ["x" * 500, "\n\n" + "x" * 500, "w " + "x" * 500])
+async def test_a_snippet_of_a_long_word_is_its_start(client: Client, text: str) -> None:
+    await fill(client, document("long", [1, 0], texts=[text]))
+    [hit] = (await search(client, embedding=[1, 0]))["results"]
+    assert hit["snippet"] == text.strip()[:240]

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import msgspec
 import structlog
-from litestar import get, post
+from litestar import Request, get, post
+from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import Body, FromQuery
 
@@ -16,7 +17,7 @@ from indexd.api import openapi
 from indexd.api.auth import scope
 from indexd.api.departures import account
 from indexd.api.openapi import example
-from indexd.api.parse import checked_limit, condition_from, reason_from
+from indexd.api.parse import checked_limit, condition_from, reason_from, require_parameters
 from indexd.api.structs import AuditOut, ForgetIn, ForgetOut
 from indexd.api.wire import Json
 from indexd.db import Connection
@@ -39,12 +40,14 @@ from indexd.store.plans import Plan
     operation_id="Forget",
 )
 async def forget(
+    request: Request[None, Access, State],
     data: Annotated[ForgetIn, Body(examples=example(openapi.FORGET))],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
     dry_run: FromQuery[bool] = False,
 ) -> ForgetOut:
     """Forget documents by filter, or as a dry run planned it; a dry run changes nothing."""
+    require_parameters(request.query_params, "dry_run")
     reason = reason_from(data)
     condition = condition_from(data, dry_run=dry_run or data.dry_run)
     if condition is not None:

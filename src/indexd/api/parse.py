@@ -2,7 +2,9 @@
 
 import re
 from datetime import UTC, datetime
+from typing import Any
 
+from litestar.datastructures import MultiDict
 from msgspec import UNSET
 
 from indexd import vectors
@@ -25,6 +27,7 @@ from indexd.errors import (
     MissingQuery,
     UnsafeForget,
 )
+from indexd.policy import MAX_NAMESPACE
 from indexd.store.documents import Chunk, Document, SourceRef
 from indexd.store.filters import Filters
 from indexd.store.forget import Condition
@@ -32,7 +35,6 @@ from indexd.store.search import Search
 from indexd.vectors import AWAITED, Model
 
 DEFAULT_NAMESPACE = "default"
-MAX_NAMESPACE = 128
 MAX_ID = 512
 DEFAULT_K = 10
 MAX_LIMIT = 1_000
@@ -190,7 +192,9 @@ def search_from(request: SearchIn, *, max_k: int, embeds: bool) -> Search:
     """
     query = QueryIn(request.query) if isinstance(request.query, str) else request.query or QueryIn()
     text = query.text or ""
-    vector = None if request.mode == "lexical" else _query_vector(request, query)
+    vector = _query_vector(request, query)
+    if request.mode == "lexical":
+        vector = None  # it may be there, but not wrong
     has_text = bool(text.strip())
     if vector is None and not has_text:
         raise MissingQuery("expected an embedding or a query text")
@@ -234,6 +238,15 @@ def checked_limit(limit: int) -> int:
     return min(limit, MAX_LIMIT)
 
 
+def require_parameters(sent: MultiDict[Any], *known: str) -> None:
+    """For what can't be undone: a parameter that is misspelt, or there twice, may mean anything."""
+    for name in sent:
+        if name not in known:
+            raise InvalidField(f"{name}: unknown query parameter, expected {', '.join(known)}")
+        if len(sent.getall(name)) > 1:
+            raise InvalidField(f"{name}: expected once in the query, got it more often")
+
+
 def reason_from(request: ForgetIn) -> str:
     if not request.reason.strip():
         raise InvalidField("reason: expected why this is forgotten; it is kept in the log")
@@ -251,15 +264,14 @@ def condition_from(request: ForgetIn, *, dry_run: bool) -> Condition | None:
         )
     if request.plan_id is not None:
         return None
-    if request.filter is None:
-        raise InvalidField("filter: expected an object, or a plan_id")
-    return _condition(request.filter)
+    return _condition(request.filter or ForgetFilterIn())
 
 
 def _condition(sent: ForgetFilterIn) -> Condition:
     for key in ("namespace", "source_ref_origin", "source_ref_id", "doc_id"):
         value = getattr(sent, key)
-        if value is not None and not value.strip():
+        # Unlike the others a document's id may be blank.
+        if value is not None and not (value if key == "doc_id" else value.strip()):
             raise UnsafeForget(
                 f"filter.{key}: expected a text that is not blank",
                 hint="leave it out to match any",

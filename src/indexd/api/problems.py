@@ -1,5 +1,6 @@
 """The one place that turns a failure into the body of CONTRACT.md."""
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -30,6 +31,9 @@ def answer(_: Request[Any, Any, Any], error: Exception) -> Response[ErrorOut]:
     return _response(500, ErrorOut("the server failed; its log says more", "internal_error"), {})
 
 
+_MISSING = re.compile("Missing required query parameter '([^']+)'")
+
+
 def _from_litestar(error: HTTPException) -> ErrorOut:
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "_").replace("-", "_")
@@ -39,6 +43,8 @@ def _from_litestar(error: HTTPException) -> ErrorOut:
         return ErrorOut("the route does not take this method", code, "/schema lists them all")
     if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return ErrorOut("the body is larger than max_body_bytes allows", "body_too_large")
+    if named := _MISSING.match(error.detail or ""):
+        return ErrorOut(f"{named[1]}: expected as a query parameter", "invalid_field")
     if isinstance(error, ClientException) and isinstance(error.extra, list) and error.extra:
         first = error.extra[0]
         if first.get("key") == "data":

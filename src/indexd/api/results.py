@@ -40,10 +40,10 @@ def snippet(hit: Hit) -> str:
     text = own if isinstance(own, str) else hit.text
     if len(text) <= SNIPPET:
         return text
-    start = text[: SNIPPET + 1]
-    # One word of 240 characters has no place to be cut at.
+    start = text.lstrip()[: SNIPPET + 1]
+    # A word that is longer than half of it is cut itself: no more than the start would be left.
     cut = max(start.rfind(space) for space in " \n\t")
-    return start[:cut].rstrip() if cut > 0 else start[:SNIPPET]
+    return start[:cut].rstrip() if cut > SNIPPET / 2 else start[:SNIPPET].rstrip()
 
 
 def rationale(hit: Hit, filters: Filters, cosine: float | None = None) -> list[str]:
@@ -59,9 +59,14 @@ def rationale(hit: Hit, filters: Filters, cosine: float | None = None) -> list[s
         lines.append(f"Text match: {', '.join(hit.words)}")
     if hit.half_life_seconds is not None:
         lines.append(
-            f"Decay: {hit.decay:.2f} (age {hit.age_seconds / 86400:.1f} d, "
-            f"half-life {hit.half_life_seconds / 86400:.1f} d)"
+            f"Decay: {hit.decay:.2f} (age {_days(hit.age_seconds)}, "
+            f"half-life {_days(hit.half_life_seconds)})"
         )
     if hit.irrelevant_since is not None:
         lines.append(f"Marked irrelevant since {hit.irrelevant_since:%Y-%m-%dT%H:%M:%SZ}")
     return lines
+
+
+def _days(seconds: float) -> str:
+    days = seconds / 86400
+    return f"{days:.1f} d" if days < 1e6 else f"{days:.1e} d"

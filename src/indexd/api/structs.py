@@ -275,7 +275,7 @@ class ForgetFilterIn(msgspec.Struct, forbid_unknown_fields=True):
     allow_namespace_wipe: bool = False
 
 
-class ForgetIn(msgspec.Struct):
+class ForgetIn(msgspec.Struct, forbid_unknown_fields=True):
     reason: str
     filter: ForgetFilterIn | None = None
     confirm: bool = False

@@ -1,5 +1,6 @@
 """From the bytes of a body to a struct, strictly, in one pass."""
 
+import re
 from collections.abc import Generator
 from typing import Any, Generic, TypeVar
 
@@ -81,7 +82,7 @@ def decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         if b"\\u0000" in body:
             _refuse_nul(msgspec.json.decode(body))
     except msgspec.ValidationError as error:
-        raise _invalid_field(str(error)) from error
+        raise _invalid_field(str(error), decoder.type) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidJson(f"the body is not valid JSON: {error}") from error
     except RecursionError as error:
@@ -89,11 +90,33 @@ def decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     return value
 
 
-def _invalid_field(message: str) -> Exception:
+def _invalid_field(message: str, expected: Any) -> Exception:
     what, _, path = message.partition(" - at `$")
     place = path.rstrip("`").lstrip(".") or "the body"
     text = f"{place}: {what[0].lower()}{what[1:]}".replace("`", "")
+    if what.startswith(("Invalid enum value", "Object contains unknown field")):
+        text += f", expected {' or '.join(_choices(msgspec.inspect.type_info(expected), path))}"
     return InvalidEmbedding(text) if "embedding" in place else InvalidField(text)
+
+
+def _choices(expected: msgspec.inspect.Type, path: str) -> list[str]:
+    """The values, or the fields, that there may be at a path such as .chunks[0].meta."""
+    steps = re.findall(r"\.(\w+)|(\[)", path.rstrip("`"))
+    for name, _ in steps:
+        for kind in getattr(expected, "types", (expected,)):
+            match kind:
+                case msgspec.inspect.StructType(fields=fields) if name:
+                    expected = next(f.type for f in fields if f.encode_name == name)
+                case msgspec.inspect.ListType(item_type=item) if not name:
+                    expected = item
+    found: list[str] = []
+    for kind in getattr(expected, "types", (expected,)):
+        match kind:
+            case msgspec.inspect.LiteralType(values=values):
+                found += map(str, values)
+            case msgspec.inspect.StructType(fields=fields):
+                found += [field.encode_name for field in fields]
+    return found
 
 
 def check_depth(value: Any, where: str) -> None:
