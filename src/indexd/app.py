@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import datetime
+from functools import partial
 
 from litestar import Litestar, Router
 from litestar.di import Provide
@@ -40,8 +41,13 @@ from indexd.store import policies
 from indexd.store.tuning import Tuning
 
 
-def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Litestar:
-    """Settings must name a database; the pool opens when the application starts."""
+def create_app(
+    settings: Settings, now: Callable[[], datetime] = clock, *, loads_policies: bool = True
+) -> Litestar:
+    """Settings must name a database; the pool opens when the application starts.
+
+    The policies of the file are put in force then, unless someone else did so.
+    """
     if settings.database_url is None:
         raise ConfigurationError("database_url: expected the URL of a PostgreSQL database")
     url = settings.database_url
@@ -58,19 +64,20 @@ def create_app(settings: Settings, now: Callable[[], datetime] = clock) -> Lites
     exposures = Exposures(metrics, settings.relevance_limit)
     service = Service(settings, database, metrics, tuning, budget, exposures, now, embedder)
     keyring = Keyring(url, database) if settings.authenticates else None
-    wanted = policy.load(settings.policies_path)
+    wanted = policy.load(settings.policies_path) if loads_policies else None
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
             database,
-            beside(keeper.keep(url, settings, metrics.index_builds.inc)),
-            beside(keyring.follow()) if keyring else nullcontext(),
+            beside(partial(keeper.keep, url, settings, metrics.index_builds.inc)),
+            beside(keyring.follow) if keyring else nullcontext(),
             embedder or nullcontext(),
-            beside(pulse.beat(service)),
+            beside(partial(pulse.beat, service)),
         ):
-            with suppress(DatabaseUnavailable):  # /readyz tells; the next start loads them
-                await database.write(lambda connection: policies.apply(connection, wanted))
+            if wanted is not None:
+                with suppress(DatabaseUnavailable):  # /readyz tells; the next start loads them
+                    await database.write(partial(policies.apply, policies=wanted))
             async with exposures.flushed(database, now, settings.relevance_flush_seconds):
                 yield
         if spans is not None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 
+import psycopg
 import structlog
 
 from indexd.background import beside
@@ -47,9 +48,9 @@ class Exposures:
             exposures = list(documents.values())
             try:
                 await database.write(lambda c, n=namespace, e=exposures: _record(c, n, e, at))  # type: ignore[misc]
-            except IndexdError as error:
+            except (IndexdError, psycopg.Error) as error:
                 self._metrics.exposures_dropped.inc(len(exposures))
-                log.warning("dropped exposures", count=len(exposures), cause=error.code)
+                log.warning("dropped exposures", count=len(exposures), cause=str(error))
 
     @asynccontextmanager
     async def flushed(
@@ -63,7 +64,7 @@ class Exposures:
                 await self.flush(database, now())
 
         try:
-            async with beside(repeat()):
+            async with beside(repeat):
                 yield
         finally:
             await self.flush(database, now())

@@ -16,7 +16,7 @@ import uvicorn
 from litestar import Litestar
 from uvicorn.supervisors import Multiprocess
 
-from indexd import db, logs, migrate
+from indexd import db, logs, migrate, policy
 from indexd.app import create_app
 from indexd.cli.common import database_options, load, running_database
 from indexd.db import Database
@@ -24,7 +24,7 @@ from indexd.errors import ConfigurationError
 from indexd.metrics import MULTIPROCESS
 from indexd.service import now
 from indexd.settings import Settings, secret_from
-from indexd.store import keys
+from indexd.store import keys, policies
 from indexd.urls import libpq_url
 
 log = structlog.get_logger()
@@ -65,6 +65,7 @@ def run(settings: Settings) -> None:
             migrate.upgrade(url)
         require_ready(url)
         ensure_admin_key(url, settings)
+        load_policies(url, settings)
         own = "own" if settings.database_url is None else "external"
         if not settings.authenticates:
             log.warning("authentication is off: whoever reaches this address may do everything")
@@ -86,6 +87,8 @@ def run(settings: Settings) -> None:
             timeout_graceful_shutdown=settings.shutdown_seconds,
             server_header=False,
         )
+        if settings.workers > 1:
+            made()  # what is wrong is said once, and not by one worker after the other for ever
         # uvicorn stops gracefully, then raises the signal again for whoever handled it before it.
         for stop in (signal.SIGTERM, signal.SIGINT):
             signal.signal(stop, lambda *_: None)
@@ -97,7 +100,8 @@ def run(settings: Settings) -> None:
 
 def application(settings: Settings) -> Litestar:
     logs.configure(settings)
-    return create_app(settings)
+    # A worker that takes another one's place must not undo what was applied since the start.
+    return create_app(settings, loads_policies=False)
 
 
 @contextmanager
@@ -128,6 +132,17 @@ def ensure_admin_key(url: str, settings: Settings) -> None:
             )
 
     asyncio.run(ensure())
+
+
+def load_policies(url: str, settings: Settings) -> None:
+    """Put those of the file in force. Raises ConfigurationError for a file with a mistake."""
+    wanted = policy.load(settings.policies_path)
+
+    async def load() -> None:
+        async with Database(url, settings) as database:
+            await database.write(functools.partial(policies.apply, policies=wanted))
+
+    asyncio.run(load())
 
 
 def require_ready(url: str) -> None:

@@ -73,7 +73,7 @@ class Embedder:
 
     async def __aenter__(self) -> Self:
         self._open.push_async_callback(self._provider.close)
-        await self._open.enter_async_context(beside(self._keep_watch()))
+        await self._open.enter_async_context(beside(self._keep_watch))
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -1,0 +1,29 @@
+"""Work beside the requests goes on, whatever happens to it."""
+
+import asyncio
+
+import pytest
+
+from indexd import background
+from indexd.background import beside
+
+
+async def test_work_that_fails_begins_anew_and_ends_with_its_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(background, "AGAIN_SECONDS", 0.0)
+    begun, third = 0, asyncio.Event()
+
+    async def work() -> None:
+        nonlocal begun
+        begun += 1
+        if begun < 3:
+            raise ValueError("what nobody thought of")
+        third.set()
+        await asyncio.sleep(3600)
+
+    async with beside(work):
+        await asyncio.wait_for(third.wait(), 5)
+    await asyncio.sleep(0)
+    assert begun == 3
+    assert len(asyncio.all_tasks()) == 1

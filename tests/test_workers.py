@@ -1,0 +1,57 @@
+"""`indexd serve --workers N`: what holds for one process holds for several."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.conftest import command
+from tests.test_keys import refused_start
+from tests.test_serve import external, serving
+
+__all__ = ["external"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"INDEXD_EMBEDDER_PROVIDER": "openai"}, "embedder_provider"),
+        ({"INDEXD_POLICIES": "/no/such/file.yaml"}, "/no/such/file.yaml"),
+    ],
+)
+def test_a_mistake_in_the_settings_ends_the_start(
+    external: str, environ: dict[str, str], named: str
+) -> None:
+    assert named in refused_start(external, environ | {"INDEXD_WORKERS": "2"})
+
+
+def test_a_worker_in_anothers_place_leaves_the_policies_as_they_are(
+    tmp_path: Path, external: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("namespaces: {mine: {half_life_seconds: 7}}")
+    with serving(tmp_path, "--workers", "2", "--database-url", external) as (client, process):
+        command(external, "policy", "apply", str(file))
+        killed = workers_of(process.pid)[0]
+        killed.kill()
+        deadline = time.monotonic() + 60
+        while killed in (now := workers_of(process.pid)) or len(now) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for _ in range(40):  # until the new one has come up, and after
+            time.sleep(0.2)
+            with suppress(httpx.TransportError):
+                found = httpx.get(f"{client.base_url}/index/retention").json()
+                assert list(found["configs"]) == ["mine"]
+
+
+def workers_of(server: int) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(server).children():
+        with suppress(psutil.Error):
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
