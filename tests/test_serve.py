@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from indexd import embedded, migrate
+from indexd.errors import ConfigurationError
 from tests.conftest import document
 
 
@@ -118,6 +119,22 @@ def test_a_process_id_that_is_someone_elses_by_now_keeps_no_database_from_starti
         with embedded.postgres(tmp_path) as url, psycopg.connect(url) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
         other.kill()
+
+
+def test_the_files_of_another_user_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "postgres"
+    home.mkdir()
+    (home / "PG_VERSION").write_text("18")
+    before = home.stat()
+    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    with (
+        pytest.raises(ConfigurationError, match="run this as its owner"),
+        embedded.postgres(tmp_path),
+    ):
+        pass
+    assert (home.stat().st_uid, list(home.iterdir())) == (before.st_uid, [home / "PG_VERSION"])
 
 
 def test_a_request_is_one_log_line_without_text_and_vector(tmp_path: Path, external: str) -> None:

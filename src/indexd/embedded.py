@@ -1,6 +1,7 @@
 """The PostgreSQL that comes along: used when no database URL is given, and by the tests."""
 
 import os
+import pwd
 import subprocess
 import time
 import warnings
@@ -22,6 +23,9 @@ from indexd.errors import ConfigurationError
 POSTGRES_VERSION = 18
 BINARIES = POSTGRES_VERSIONS[POSTGRES_VERSION]
 """Where psql, pg_dump and pg_restore of that server are."""
+
+ROOTS_USER = "pgserver"
+"""PostgreSQL refuses to run as root; the library has it run as this user then."""
 
 RECOVERY_SECONDS = 600
 """How long a start may take after a crash, while PostgreSQL replays its log."""
@@ -123,6 +127,29 @@ def _answers(url: str) -> bool:
     return True
 
 
+def _require_ours(home: Path) -> None:
+    """Raises ConfigurationError for the files of another user: as root the library would take them
+    away from the server that runs on them.
+    """
+    try:
+        owner = (home / "PG_VERSION").stat().st_uid
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        owner = None
+    ours = ROOTS_USER if os.geteuid() == 0 else _name(os.geteuid())
+    if owner is None or _name(owner) != ours:
+        whose = f"belongs to {_name(owner)}" if owner is not None else "is not readable"
+        raise ConfigurationError(f"the data folder {home} {whose}: run this as its owner")
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
 def _forget_dead_handles(server: PostgresServer) -> None:
     """Drop users of the server that were killed, or the last one alive would never stop it."""
     handles = server.global_process_id_list
@@ -137,6 +164,7 @@ def postgres(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Iter
     killed leaves the server running, and the next start finds it.
     """
     home = data_dir.expanduser().resolve() / "postgres"
+    _require_ours(home)
     home.mkdir(parents=True, exist_ok=True)
     server = PostgresServer(home, cleanup_mode="stop", postgres_version=POSTGRES_VERSION)
     with server._lock:  # the library's own, which its start() takes as well
