@@ -288,6 +288,16 @@ async def test_what_holds_a_document_too_long_is_a_503(settings: Settings, clone
         ("/index/search", {"query": "x" * 101}, "query"),
         ("/index/search", {"query": {"text": "x" * 101}}, "query"),
         ("/index/search", {"query": "x", "filters": {"tags": ["a", "b", "c"]}}, "filters.tags"),
+        (
+            "/index/forget",
+            {"filter": {"tags": ["a", "b", "c"]}, "reason": "r", "dry_run": True},
+            "filter.tags",
+        ),
+        (
+            "/embed/text",
+            {"text": "x" * 101, "namespace": "docs", "source_ref": "r"},
+            "text",
+        ),
     ],
 )
 async def test_counts_and_sizes_have_limits(

@@ -183,6 +183,12 @@ def translated(error: psycopg.Error) -> Exception:
         return _ConnectionLost()
     if state == "55P03":
         return DatabaseUnavailable("another request holds what this one changes; try again")
+    # 42P01 table, 3F000 schema: it is being restored, or was never migrated.
+    if state in ("42P01", "3F000"):
+        return DatabaseUnavailable("the database has not the tables of this service")
+    # 58 system error: its files are gone or not its own.
+    if state.startswith("58"):
+        return DatabaseUnavailable("the database cannot get at its files; its log says more")
     if state == "57014":
         return DatabaseUnavailable("the statement took longer than the server allows; try again")
     # 22 data exception, 54 program limit: a value that passed our checks and not PostgreSQL's.

@@ -94,7 +94,8 @@ def guard(settings: Settings, keyring: Keyring | None, metrics: Metrics) -> Guar
                 metrics.auth_failures.labels("scope").inc()
                 raise ScopeMissing(f"the route needs scope {needed}, the key has {access.scope}")
         connection.scope["auth"] = access
-        if rate is not None and needed != OPEN and (left := rate.take(access.name)):
+        limited = rate is not None and needed != OPEN and not handler.opt.get("urgent")
+        if rate is not None and limited and (left := rate.take(access.name)):
             metrics.rejected.labels("rate_limit").inc()
             raise RateLimited(
                 f"at most {settings.rate_limit} requests per minute; try again later",

@@ -10,6 +10,7 @@ from litestar.params import Body
 from indexd.access import Access
 from indexd.api import openapi
 from indexd.api.auth import scope
+from indexd.api.limits import check_text
 from indexd.api.openapi import example
 from indexd.api.structs import EmbedIn, EmbedOut
 from indexd.api.wire import Json
@@ -36,6 +37,7 @@ async def embed_text(
     for field, value in (("text", data.text), ("source_ref", data.source_ref)):
         if not value.strip():
             raise InvalidField(f"{field}: expected a text that is not blank")
+    check_text(data.text, service.settings)
     if data.namespace not in CANONICAL:
         raise UnknownNamespace(f"namespace: expected one of {', '.join(CANONICAL)}")
     access.writes(data.namespace)

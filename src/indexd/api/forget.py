@@ -16,6 +16,7 @@ from indexd.access import Access
 from indexd.api import openapi
 from indexd.api.auth import scope
 from indexd.api.departures import account
+from indexd.api.limits import check_filters
 from indexd.api.openapi import example
 from indexd.api.parse import checked_limit, condition_from, reason_from, require_parameters
 from indexd.api.structs import AuditOut, ForgetIn, ForgetOut
@@ -48,6 +49,8 @@ async def forget(
 ) -> ForgetOut:
     """Forget documents by filter, or as a dry run planned it; a dry run changes nothing."""
     require_parameters(request.query_params, "dry_run")
+    if data.filter is not None:
+        check_filters(data.filter, service.settings, "filter")
     reason = reason_from(data)
     condition = condition_from(data, dry_run=dry_run or data.dry_run)
     if condition is not None:

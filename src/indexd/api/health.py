@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+import psycopg
 from litestar import MediaType, Response, get
 from litestar.di import NamedDependency
 
@@ -30,6 +31,8 @@ async def readyz(service: NamedDependency[Service]) -> Response[str]:
         checks = db.checks(await service.database.read(db.versions, urgent=True))
     except DatabaseUnavailable as error:
         checks = [Check("database", False, error.message)]
+    except psycopg.Error as error:
+        checks = [Check("database", False, str(error).splitlines()[0])]
     checks.append(_embedder_check(service.embedder))
     checks.append(budget_check(service.budget))
     ready = all(check.ok for check in checks)

@@ -1,6 +1,6 @@
 """How large a request may be beside its body: counts and sizes that are settings."""
 
-from indexd.api.structs import FiltersIn, SearchIn, UpsertIn
+from indexd.api.structs import FiltersIn, ForgetFilterIn, SearchIn, UpsertIn
 from indexd.errors import InvalidField
 from indexd.settings import Settings
 
@@ -25,14 +25,19 @@ def check_search(request: SearchIn, settings: Settings) -> None:
     if len(text or "") > settings.max_text_chars:
         raise InvalidField(f"query: expected at most {settings.max_text_chars} characters")
     if request.filters is not None:
-        check_filters(request.filters, settings)
+        check_filters(request.filters, settings, "filters")
 
 
-def check_filters(filters: FiltersIn, settings: Settings) -> None:
+def check_filters(filters: FiltersIn | ForgetFilterIn, settings: Settings, where: str) -> None:
     for name in ("tags", "source_path", "doc_id", "source_ref_origin"):
-        values = getattr(filters, name)
+        values = getattr(filters, name, None)
         if isinstance(values, list) and len(values) > settings.max_filter_values:
             raise InvalidField(
-                f"filters.{name}: expected at most {settings.max_filter_values} values, "
+                f"{where}.{name}: expected at most {settings.max_filter_values} values, "
                 f"got {len(values)}"
             )
+
+
+def check_text(text: str, settings: Settings) -> None:
+    if len(text) > settings.max_text_chars:
+        raise InvalidField(f"text: expected at most {settings.max_text_chars} characters")
