@@ -1,23 +1,22 @@
 """`python -m benchmarks.soak --minutes 10 [--chaos]`: mixed load with forgetting, for long.
 
 Writers replace and delete documents so that their number stays the same; searchers search. What
-must stay flat is measured every ten seconds: memory, connections, disk, latency. With --chaos the
-database is restarted every 20 s and a worker killed every 30 s; then answers of 503 and broken
-connections are expected, and no other failure. A document whose write was accepted must be there at
-the end, and one whose deletion was accepted must not.
+must stay flat is measured every ten seconds: memory, connections, disk, latency.
+
+With --chaos the database is restarted every 20 s and a worker killed every 30 s; then answers of
+503 and broken connections are expected, and no other failure. A document whose write was accepted
+must be there at the end, and one whose deletion was accepted must not. The last 15 s are without
+chaos.
 """
 
 import argparse
 import asyncio
-import os
 import random
-import signal
-import subprocess
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -26,57 +25,95 @@ import numpy as np
 import psutil
 import psycopg
 
-from benchmarks import ground
-from indexd import embedded, migrate
+from benchmarks import chaos, ground, samples
+from benchmarks.samples import Sample
+from indexd import migrate
 
 WORKERS = 2
 WRITERS = 4
 SEARCHERS = 6
-KEPT = 1_500
+KEPT = 500
 """Documents of each writer's namespace."""
 DIMENSION = 64
-SAMPLE = 10.0
 PAUSE = 0.01
 """Seconds between a client's requests: load, not overload."""
+PATIENCE = 30
+"""Seconds after which a client gives up, which nothing explains."""
+CALM = 15.0
+"""Seconds at the end in which nothing is broken any more."""
+RECOVERED = 5.0
+"""Seconds at the very end in which nothing may fail."""
 
 
 class Load:
-    def __init__(self) -> None:
-        self.statuses: Counter[str] = Counter()
+    """What the clients met, and what must be there of each namespace; `late` is of the end."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.answers: Counter[tuple[str, str]] = Counter()
+        self.late: Counter[tuple[str, str]] = Counter()
         self.searches: list[float] = []
+        self.answered = time.monotonic()
+        self.longest_gap = 0.0
         self.present: dict[str, set[str]] = {}
         self.unsure: dict[str, set[str]] = {}
 
+    @property
+    def lasts(self) -> bool:
+        return time.monotonic() < self.until
 
-async def _post(client: httpx.AsyncClient, load: Load, path: str, body: object) -> int:
+
+async def _post(client: httpx.AsyncClient, load: Load, kind: str, path: str, body: object) -> str:
+    """The status of the answer, with the code of an error, or how the connection ended."""
     try:
         answer = await client.post(path, content=msgspec.json.encode(body), headers=ground.JSON)
-        status = answer.status_code
+        found = _outcome(answer)
+    except httpx.TimeoutException:
+        found = f"not within {PATIENCE} s"
     except httpx.TransportError:
-        status = 0
-    load.statuses[f"{path.rpartition('/')[2]} {status or 'cut off'}"] += 1
-    return status
+        found = "cut off"
+    load.answers[kind, found] += 1
+    now = time.monotonic()
+    load.longest_gap = max(load.longest_gap, now - load.answered)
+    if found == "200":
+        load.answered = now
+    if now > load.until - RECOVERED:
+        load.late[kind, found] += 1
+    return found
 
 
-async def _write(client: httpx.AsyncClient, load: Load, namespace: str, until: float) -> None:
+def _outcome(answer: httpx.Response) -> str:
+    if answer.status_code == 200:
+        return "200"
+    try:
+        return f"{answer.status_code} {answer.json()['code']}"
+    except (ValueError, LookupError, TypeError):
+        return f"{answer.status_code} without a code"
+
+
+def _chunks(number: int, rng: np.random.Generator) -> list[object]:
+    vectors = rng.normal(size=(2, DIMENSION)).round(4).tolist()
+    return [{"text": f"word{number}", "meta": {"embedding": vector}} for vector in vectors]
+
+
+async def _write(client: httpx.AsyncClient, load: Load, namespace: str) -> None:
     """One who writes knows what is there, but for requests that were not answered."""
     rng = np.random.default_rng(len(load.present))
     there = load.present[namespace] = set()
     unsure = load.unsure[namespace] = set()
     order: deque[str] = deque()
     number = 0
-    while time.monotonic() < until:
+    while load.lasts:
         number += 1
         doc_id = f"d{number}" if number % 3 else f"d{max(1, number - 2)}"
-        vectors = rng.normal(size=(2, DIMENSION)).round(4).tolist()
-        chunks = [{"text": f"word{number}", "meta": {"embedding": vector}} for vector in vectors]
-        status = await _post(
-            client,
-            load,
-            "/index/upsert",
-            {"doc_id": doc_id, "namespace": namespace, "chunks": chunks, "half_life_seconds": 60},
-        )
-        if status == 200:
+        body = {
+            "doc_id": doc_id,
+            "namespace": namespace,
+            "chunks": _chunks(number, rng),
+            "half_life_seconds": 60,
+        }
+        found = await _post(client, load, "upsert", "/index/upsert", body)
+        if found == "200":
             there.add(doc_id)
             unsure.discard(doc_id)
         else:
@@ -86,7 +123,7 @@ async def _write(client: httpx.AsyncClient, load: Load, namespace: str, until: f
             gone = order.popleft()
             if gone not in order:
                 body = {"doc_id": gone, "namespace": namespace}
-                if await _post(client, load, "/index/delete", body) == 200:
+                if await _post(client, load, "delete", "/index/delete", body) == "200":
                     there.discard(gone)
                     unsure.discard(gone)
                 else:
@@ -94,97 +131,46 @@ async def _write(client: httpx.AsyncClient, load: Load, namespace: str, until: f
         await asyncio.sleep(PAUSE)
 
 
-async def _search(client: httpx.AsyncClient, load: Load, until: float) -> None:
+async def _search(client: httpx.AsyncClient, load: Load) -> None:
     rng = np.random.default_rng(7)
-    while time.monotonic() < until:
+    while load.lasts:
         vector = rng.normal(size=DIMENSION).round(4).tolist()
         namespace = f"soak {random.randrange(WRITERS)}"  # noqa: S311 (load)
         started = time.perf_counter()
-        if (
-            await _post(
-                client, load, "/index/search", {"namespace": namespace, "embedding": vector}
-            )
-            == 200
-        ):
+        body = {"namespace": namespace, "embedding": vector}
+        if await _post(client, load, "search", "/index/search", body) == "200":
             load.searches.append(time.perf_counter() - started)
         await asyncio.sleep(PAUSE)
 
 
-def _sample(process: psutil.Process, url: str, load: Load, at: float) -> list[object]:
-    memory = 0
-    for one in [process, *process.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            memory += one.memory_info().rss
-    try:
-        with psycopg.connect(url, autocommit=True, connect_timeout=2) as connection:
-            row = connection.execute(
-                "SELECT count(*), pg_database_size(current_database()) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND application_name LIKE 'indexd%'"
-            ).fetchone()
-        connections, size = row or (0, 0)
-    except psycopg.Error:
-        connections, size = "-", 0
-    found, load.searches = load.searches, []
-    return [
-        f"{at:.0f}",
-        f"{memory / 2**20:.0f}",
-        connections,
-        f"{size / 2**20:.0f}" if size else "-",
-        len(found),
-        *(f"{ground.quantile_ms(found, q):.1f}" if found else "-" for q in (0.5, 0.95)),
-    ]
-
-
-async def _watch(
-    process: psutil.Process, url: str, load: Load, began: float, until: float
-) -> list[list[object]]:
-    rows = []
-    while time.monotonic() < until:
-        await asyncio.sleep(SAMPLE)
-        rows.append(await asyncio.to_thread(_sample, process, url, load, time.monotonic() - began))
-        print(*rows[-1], sep="\t", flush=True)
-    return rows
-
-
-async def _break(folder: Path, process: psutil.Process, until: float) -> None:
-    """The database every 20 s, a worker every 30 s."""
-    second = 0
-    while time.monotonic() < until - 15:
-        await asyncio.sleep(10)
-        second += 10
-        if second % 20 == 0:
-            await asyncio.to_thread(_restart, folder)
-        if second % 30 == 0:
-            with suppress(psutil.NoSuchProcess):
-                workers = [one for one in process.children() if "spawn_main" in one.cmdline()[-2]]
-                random.choice(workers).send_signal(signal.SIGKILL)  # noqa: S311 (load)
-
-
-def _restart(folder: Path) -> None:
-    control = [str(embedded.BINARIES / "pg_ctl"), "-w", "-m", "fast", "-D", str(folder)]
-    user = {"user": "pgserver"} if os.geteuid() == 0 else {}
-    options = '"' + (folder / "postmaster.opts").read_text().partition('"')[2].strip()
-    subprocess.run(
-        [*control, "-o", options, "-l", str(folder / "log"), "restart"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        **user,  # type: ignore[call-overload]
-    )
+async def _watch(server: psutil.Process, url: str, load: Load) -> list[Sample]:
+    found: list[Sample] = []
+    began = time.monotonic()
+    while load.lasts:
+        await asyncio.sleep(samples.EVERY)
+        searches, load.searches = load.searches, []
+        at = time.monotonic() - began
+        found.append(await asyncio.to_thread(samples.taken, server, url, at, searches))
+        print(*samples.shown(found[-1]), sep="\t", flush=True)
+    return found
 
 
 async def _run(
-    url: str, base_url: str, folder: Path, process: psutil.Process, *, seconds: float, chaos: bool
-) -> tuple[list[list[object]], Load]:
-    load, began = Load(), time.monotonic()
-    until = began + seconds
-    async with httpx.AsyncClient(base_url=base_url, timeout=30) as client:
+    url: str,
+    base_url: str,
+    server: psutil.Process,
+    seconds: float,
+    damage: Callable[[float], Coroutine[None, None, None]] | None,
+) -> tuple[list[Sample], Load]:
+    load = Load(time.monotonic() + seconds)
+    async with httpx.AsyncClient(base_url=base_url, timeout=PATIENCE) as client:
         work: list[Coroutine[None, None, None]] = [
-            _write(client, load, f"soak {n}", until) for n in range(WRITERS)
+            _write(client, load, f"soak {n}") for n in range(WRITERS)
         ]
-        work += [_search(client, load, until) for _ in range(SEARCHERS)]
-        if chaos:
-            work.append(_break(folder, process, until))
-        watching = asyncio.create_task(_watch(process, url, load, began, until))
+        work += [_search(client, load) for _ in range(SEARCHERS)]
+        if damage:
+            work.append(damage(load.until - CALM))
+        watching = asyncio.create_task(_watch(server, url, load))
         await asyncio.gather(*work)
         return await watching, load
 
@@ -203,37 +189,61 @@ def _verify(url: str, load: Load) -> tuple[int, int]:
     return missing, extra
 
 
+def _unexpected(load: Load, *, with_chaos: bool) -> dict[str, int]:
+    """Answers that nothing which was broken explains."""
+    answers = {
+        (kind, found): count
+        for (kind, found), count in load.answers.items()
+        if found != "200" and not (with_chaos and _is_explained(found))
+    }
+    late = {what: count for what, count in load.late.items() if what[1] != "200"}
+    return _named(answers) | {f"{what} at the end": n for what, n in _named(late).items()}
+
+
+def _is_explained(found: str) -> bool:
+    return found.startswith("503 ") or found == "cut off"
+
+
+def _named(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    return {" ".join(what): count for what, count in sorted(counts.items())}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--chaos", action="store_true")
+    parser.add_argument("--log", type=Path, help="file for the server's log, which is kept")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="indexd-soak-") as home:
         Path(home).chmod(0o755)
-        log = Path(home) / "server.log"
+        log = chosen.log or Path(home) / "server.log"
+        environ = {"INDEXD_WORKERS": str(WORKERS)}
         with ground.postgres(Path(home)) as url, log.open("wb") as out:
             migrate.upgrade(url)
-            with ground.serving(url, {"INDEXD_WORKERS": str(WORKERS)}, out) as (client, server):
-                rows, load = asyncio.run(
+            with ground.serving(url, environ, out) as (client, server):
+                process = psutil.Process(server.pid)
+                damage = partial(chaos.wreak, Path(home) / "postgres", process)
+                found, load = asyncio.run(
                     _run(
                         url,
                         str(client.base_url),
-                        Path(home) / "postgres",
-                        psutil.Process(server.pid),
-                        seconds=chosen.minutes * 60,
-                        chaos=chosen.chaos,
+                        process,
+                        chosen.minutes * 60,
+                        damage if chosen.chaos else None,
                     )
                 )
                 ground.await_ready(client, server)
                 missing, extra = _verify(url, load)
+                workers = len(samples.workers(process))
         tracebacks = log.read_text().count("request failed")
-    ground.print_table(
-        f"Soak of {chosen.minutes:g} minutes{', with chaos' if chosen.chaos else ''}",
-        ["s", "memory MiB", "connections", "disk MiB", "searches", "p50 ms", "p95 ms"],
-        rows[:: max(1, len(rows) // 12)],
+    samples.print_tables(
+        f"Soak of {chosen.minutes:g} minutes{', with chaos' if chosen.chaos else ''}", found
     )
-    print("answers:", dict(sorted(load.statuses.items())))
+    print("answers:", _named(load.answers))
+    print("unexpected answers:", _unexpected(load, with_chaos=chosen.chaos))
     print(f"accepted and missing: {missing}; deleted and there: {extra}")
+    print(f"longest without an answer of 200: {load.longest_gap:.1f} s")
+    print(f"workers at the end: {workers} of {WORKERS}")
     print(f"errors in the log: {tracebacks}; exit code {server.returncode}")
 
 

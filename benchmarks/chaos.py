@@ -1,0 +1,60 @@
+"""What the soak breaks: the database and the workers."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from benchmarks.samples import workers
+from indexd import embedded
+
+OUT_OF_STEP = 5
+"""Seconds before it begins, so that what is sampled is not what was broken that moment."""
+DATABASE_EVERY = 20
+WORKER_EVERY = 30
+
+
+async def wreak(folder: Path, server: psutil.Process, until: float) -> None:
+    """Both, each at its own pace; nothing stays broken."""
+    await asyncio.sleep(OUT_OF_STEP)
+    await asyncio.gather(_restart_database(folder, until), _kill_workers(server, until))
+
+
+async def _restart_database(folder: Path, until: float) -> None:
+    async for _ in _every(DATABASE_EVERY, until):
+        await asyncio.to_thread(_restart, folder)
+
+
+def _restart(folder: Path) -> None:
+    control = [str(embedded.BINARIES / "pg_ctl"), "-w", "-m", "fast", "-D", str(folder)]
+    user = {"user": "pgserver"} if os.geteuid() == 0 else {}
+    options = '"' + (folder / "postmaster.opts").read_text().partition('"')[2].strip()
+    subprocess.run(
+        [*control, "-o", options, "-l", str(folder / "log"), "restart"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        **user,  # type: ignore[call-overload]
+    )
+
+
+async def _kill_workers(server: psutil.Process, until: float) -> None:
+    async for _ in _every(WORKER_EVERY, until):
+        if alive := workers(server):
+            with suppress(psutil.NoSuchProcess):
+                random.choice(alive).send_signal(signal.SIGKILL)  # noqa: S311 (load)
+
+
+async def _every(seconds: float, until: float) -> AsyncIterator[None]:
+    """Each `seconds` from now on, whatever is done in between."""
+    at = time.monotonic() + seconds
+    while at < until:
+        await asyncio.sleep(at - time.monotonic())
+        yield
+        at += seconds
