@@ -1,4 +1,4 @@
-"""What the soak breaks: the database and the workers."""
+"""What the soak breaks: the database, the workers, and the embedder."""
 
 import asyncio
 import os
@@ -8,9 +8,11 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 
 import psutil
+from tests.fake_embedders import Fake, Mode
 
 from benchmarks.samples import workers
 from indexd import embedded
@@ -19,12 +21,18 @@ OUT_OF_STEP = 5
 """Seconds before it begins, so that what is sampled is not what was broken that moment."""
 DATABASE_EVERY = 20
 WORKER_EVERY = 30
+EMBEDDER_WORKS = 7
+EMBEDDER_FAILS = 3
+FAILURES: tuple[Mode, ...] = ("refused", "error", "hang")
+"""Of the embedder, in turn: it refuses connections, answers 500, or does not answer."""
 
 
-async def wreak(folder: Path, server: psutil.Process, until: float) -> None:
-    """Both, each at its own pace; nothing stays broken."""
+async def wreak(folder: Path, server: psutil.Process, embedder: Fake, until: float) -> None:
+    """All three, each at its own pace; nothing stays broken."""
     await asyncio.sleep(OUT_OF_STEP)
-    await asyncio.gather(_restart_database(folder, until), _kill_workers(server, until))
+    await asyncio.gather(
+        _restart_database(folder, until), _kill_workers(server, until), _flap(embedder, until)
+    )
 
 
 async def _restart_database(folder: Path, until: float) -> None:
@@ -49,6 +57,14 @@ async def _kill_workers(server: psutil.Process, until: float) -> None:
         if alive := workers(server):
             with suppress(psutil.NoSuchProcess):
                 random.choice(alive).send_signal(signal.SIGKILL)  # noqa: S311 (load)
+
+
+async def _flap(embedder: Fake, until: float) -> None:
+    failures = cycle(FAILURES)
+    async for _ in _every(EMBEDDER_WORKS + EMBEDDER_FAILS, until):
+        await asyncio.to_thread(embedder.become, next(failures))
+        await asyncio.sleep(EMBEDDER_FAILS)
+        await asyncio.to_thread(embedder.become, "works")
 
 
 async def _every(seconds: float, until: float) -> AsyncIterator[None]:

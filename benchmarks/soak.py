@@ -1,12 +1,13 @@
 """`python -m benchmarks.soak --minutes 10 [--chaos]`: mixed load with forgetting, for long.
 
-Writers replace and delete documents so that their number stays the same; searchers search. What
-must stay flat is measured every ten seconds: memory, connections, disk, latency.
+Writers replace and delete documents so that their number stays the same; searchers search. Some of
+both send texts, which the server has to have embedded. What must stay flat is measured every ten
+seconds: memory, connections, disk, latency.
 
-With --chaos the database is restarted every 20 s and a worker killed every 30 s; then answers of
-503 and broken connections are expected, and no other failure. A document whose write was accepted
-must be there at the end, and one whose deletion was accepted must not. The last 15 s are without
-chaos.
+With --chaos the database is restarted every 20 s, a worker killed every 30 s, and of each 10 s the
+embedder fails for 3; then answers of 503 and broken connections are expected, and no other failure.
+A document whose write was accepted must be there at the end, and one whose deletion was accepted,
+or that could not be embedded, must not. The last 15 s are without chaos.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import msgspec
 import numpy as np
 import psutil
 import psycopg
+from tests.fake_embedders import running
 
 from benchmarks import chaos, ground, samples
 from benchmarks.samples import Sample
@@ -32,6 +34,8 @@ from indexd import migrate
 WORKERS = 2
 WRITERS = 4
 SEARCHERS = 6
+BY_TEXT = 2
+"""So many of the writers, and of the searchers, send no vectors."""
 KEPT = 500
 """Documents of each writer's namespace."""
 DIMENSION = 64
@@ -39,10 +43,14 @@ PAUSE = 0.01
 """Seconds between a client's requests: load, not overload."""
 PATIENCE = 30
 """Seconds after which a client gives up, which nothing explains."""
+EMBEDDER_TIMEOUT = "2"
+"""Less than a failure lasts, so that there are timeouts."""
 CALM = 15.0
 """Seconds at the end in which nothing is broken any more."""
 RECOVERED = 5.0
 """Seconds at the very end in which nothing may fail."""
+
+NOT_EMBEDDED = "503 embedder_unavailable"
 
 
 class Load:
@@ -91,17 +99,20 @@ def _outcome(answer: httpx.Response) -> str:
         return f"{answer.status_code} without a code"
 
 
-def _chunks(number: int, rng: np.random.Generator) -> list[object]:
+def _chunks(number: int, rng: np.random.Generator, *, by_text: bool) -> list[object]:
+    if by_text:
+        return [{"text": f"word{number} and more"}, {"text": f"word{number} again"}]
     vectors = rng.normal(size=(2, DIMENSION)).round(4).tolist()
     return [{"text": f"word{number}", "meta": {"embedding": vector}} for vector in vectors]
 
 
-async def _write(client: httpx.AsyncClient, load: Load, namespace: str) -> None:
+async def _write(client: httpx.AsyncClient, load: Load, namespace: str, *, by_text: bool) -> None:
     """One who writes knows what is there, but for requests that were not answered."""
     rng = np.random.default_rng(len(load.present))
     there = load.present[namespace] = set()
     unsure = load.unsure[namespace] = set()
     order: deque[str] = deque()
+    kind = "upsert by text" if by_text else "upsert"
     number = 0
     while load.lasts:
         number += 1
@@ -109,14 +120,14 @@ async def _write(client: httpx.AsyncClient, load: Load, namespace: str) -> None:
         body = {
             "doc_id": doc_id,
             "namespace": namespace,
-            "chunks": _chunks(number, rng),
+            "chunks": _chunks(number, rng, by_text=by_text),
             "half_life_seconds": 60,
         }
-        found = await _post(client, load, "upsert", "/index/upsert", body)
+        found = await _post(client, load, kind, "/index/upsert", body)
         if found == "200":
             there.add(doc_id)
             unsure.discard(doc_id)
-        else:
+        elif found != NOT_EMBEDDED:
             unsure.add(doc_id)
         order.append(doc_id)
         if len(order) > KEPT:
@@ -131,14 +142,19 @@ async def _write(client: httpx.AsyncClient, load: Load, namespace: str) -> None:
         await asyncio.sleep(PAUSE)
 
 
-async def _search(client: httpx.AsyncClient, load: Load) -> None:
+async def _search(client: httpx.AsyncClient, load: Load, *, by_text: bool) -> None:
     rng = np.random.default_rng(7)
+    kind = "search by text" if by_text else "search"
     while load.lasts:
-        vector = rng.normal(size=DIMENSION).round(4).tolist()
+        asked: dict[str, object] = (
+            {"query": f"word{rng.integers(10 * KEPT)} and more"}
+            if by_text
+            else {"embedding": rng.normal(size=DIMENSION).round(4).tolist()}
+        )
         namespace = f"soak {random.randrange(WRITERS)}"  # noqa: S311 (load)
         started = time.perf_counter()
-        body = {"namespace": namespace, "embedding": vector}
-        if await _post(client, load, "search", "/index/search", body) == "200":
+        found = await _post(client, load, kind, "/index/search", {"namespace": namespace} | asked)
+        if found == "200" and not by_text:
             load.searches.append(time.perf_counter() - started)
         await asyncio.sleep(PAUSE)
 
@@ -165,9 +181,9 @@ async def _run(
     load = Load(time.monotonic() + seconds)
     async with httpx.AsyncClient(base_url=base_url, timeout=PATIENCE) as client:
         work: list[Coroutine[None, None, None]] = [
-            _write(client, load, f"soak {n}") for n in range(WRITERS)
+            _write(client, load, f"soak {n}", by_text=n < BY_TEXT) for n in range(WRITERS)
         ]
-        work += [_search(client, load) for _ in range(SEARCHERS)]
+        work += [_search(client, load, by_text=n < BY_TEXT) for n in range(SEARCHERS)]
         if damage:
             work.append(damage(load.until - CALM))
         watching = asyncio.create_task(_watch(server, url, load))
@@ -176,7 +192,7 @@ async def _run(
 
 
 def _verify(url: str, load: Load) -> tuple[int, int]:
-    """Documents that were accepted and are missing, and those deleted and still there."""
+    """Documents that were accepted and are missing, and those that must not be there and are."""
     missing = extra = 0
     with psycopg.connect(url) as connection:
         for namespace, present in load.present.items():
@@ -194,13 +210,15 @@ def _unexpected(load: Load, *, with_chaos: bool) -> dict[str, int]:
     answers = {
         (kind, found): count
         for (kind, found), count in load.answers.items()
-        if found != "200" and not (with_chaos and _is_explained(found))
+        if found != "200" and not (with_chaos and _is_explained(kind, found))
     }
     late = {what: count for what, count in load.late.items() if what[1] != "200"}
     return _named(answers) | {f"{what} at the end": n for what, n in _named(late).items()}
 
 
-def _is_explained(found: str) -> bool:
+def _is_explained(kind: str, found: str) -> bool:
+    if found == NOT_EMBEDDED:
+        return kind.endswith("by text")
     return found.startswith("503 ") or found == "cut off"
 
 
@@ -214,15 +232,22 @@ def main() -> None:
     parser.add_argument("--chaos", action="store_true")
     parser.add_argument("--log", type=Path, help="file for the server's log, which is kept")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="indexd-soak-") as home:
+    with tempfile.TemporaryDirectory(prefix="indexd-soak-") as home, running("ollama") as embedder:
         Path(home).chmod(0o755)
+        embedder.dimension = DIMENSION
         log = chosen.log or Path(home) / "server.log"
-        environ = {"INDEXD_WORKERS": str(WORKERS)}
+        environ = {
+            "INDEXD_WORKERS": str(WORKERS),
+            "INDEXD_EMBEDDER_PROVIDER": "ollama",
+            "INDEXD_EMBEDDER_BASE_URL": embedder.url,
+            "INDEXD_EMBEDDER_MODEL": "all-minilm",
+            "INDEXD_EMBEDDER_TIMEOUT": EMBEDDER_TIMEOUT,
+        }
         with ground.postgres(Path(home)) as url, log.open("wb") as out:
             migrate.upgrade(url)
             with ground.serving(url, environ, out) as (client, server):
                 process = psutil.Process(server.pid)
-                damage = partial(chaos.wreak, Path(home) / "postgres", process)
+                damage = partial(chaos.wreak, Path(home) / "postgres", process, embedder)
                 found, load = asyncio.run(
                     _run(
                         url,
@@ -241,7 +266,7 @@ def main() -> None:
     )
     print("answers:", _named(load.answers))
     print("unexpected answers:", _unexpected(load, with_chaos=chosen.chaos))
-    print(f"accepted and missing: {missing}; deleted and there: {extra}")
+    print(f"accepted and missing: {missing}; deleted or not embedded, and there: {extra}")
     print(f"longest without an answer of 200: {load.longest_gap:.1f} s")
     print(f"workers at the end: {workers} of {WORKERS}")
     print(f"errors in the log: {tracebacks}; exit code {server.returncode}")
