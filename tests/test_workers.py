@@ -8,6 +8,7 @@ import httpx
 import psutil
 import pytest
 
+from indexd.cli.serve import WORKER_ANSWERS_SECONDS
 from tests.conftest import command
 from tests.test_keys import refused_start
 from tests.test_serve import external, serving
@@ -28,7 +29,7 @@ def test_a_mistake_in_the_settings_ends_the_start(
     assert named in refused_start(external, environ | {"INDEXD_WORKERS": "2"})
 
 
-def test_a_worker_in_anothers_place_leaves_the_policies_as_they_are(
+def test_a_worker_that_dies_is_replaced_at_once_and_the_new_one_leaves_the_policies_as_they_are(
     tmp_path: Path, external: str
 ) -> None:
     file = tmp_path / "mine.yaml"
@@ -36,8 +37,10 @@ def test_a_worker_in_anothers_place_leaves_the_policies_as_they_are(
     with serving(tmp_path, "--workers", "2", "--database-url", external) as (client, process):
         command(external, "policy", "apply", str(file))
         killed = workers_of(process.pid)[0]
+        killed.suspend()
+        time.sleep(1)  # until it was asked whether it lives
         killed.kill()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + WORKER_ANSWERS_SECONDS / 2
         while killed in (now := workers_of(process.pid)) or len(now) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -29,6 +29,21 @@ from indexd.urls import libpq_url
 
 log = structlog.get_logger()
 
+WORKER_ANSWERS_SECONDS = 60
+"""A worker that does not answer for so long is killed. One that starts on a busy machine does not
+answer before it has imported all this, so 5 s would kill it again and again."""
+
+
+class Workers(Multiprocess):
+    """Learns at once that a worker died, even between a question and its answer: then nobody must
+    hold the other end of the pipe, on which uvicorn waits deaf to signals.
+    """
+
+    def keep_subprocess_alive(self) -> None:
+        for process in self.processes:
+            process.child_conn.close()
+        super().keep_subprocess_alive()
+
 
 @click.command()
 @click.option("--host", help="Address to listen on.")
@@ -78,9 +93,7 @@ def run(settings: Settings) -> None:
             host=host,
             port=port,
             workers=settings.workers,
-            # A worker that does not answer is killed. One that starts on a busy machine does not
-            # answer before it has imported all this, so 5 s would kill it again and again.
-            timeout_worker_healthcheck=60,
+            timeout_worker_healthcheck=WORKER_ANSWERS_SECONDS,
             access_log=False,
             log_config=None,
             lifespan="on",
@@ -95,7 +108,7 @@ def run(settings: Settings) -> None:
         if settings.workers == 1:
             uvicorn.Server(config).run()
         else:
-            Multiprocess(config, sockets=[config.bind_socket()]).run()
+            Workers(config, sockets=[config.bind_socket()]).run()
 
 
 def application(settings: Settings) -> Litestar:
