@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ from pgvector.psycopg import register_vector_async
 from indexd.db import Connection
 from indexd.store import ages, indexes, upsert
 from indexd.store import search as store
+from indexd.store.arms import dimensionality
 from indexd.store.bounds import cutoff, epsilon, half_life_bound
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
@@ -186,6 +188,56 @@ async def test_random_corpora_give_the_answer_of_brute_force(
     assert_same(found.hits, corpus.best(query, policy, k, None))
     await connection.execute("DELETE FROM indexd.chunks WHERE namespace = %s", (namespace,))
     await indexes.drop(connection, indexes.index_name(namespace, DIMENSION))
+
+
+async def test_the_dimensionality_is_the_estimate_by_maximum_likelihood(
+    connection: Connection, rng: np.random.Generator
+) -> None:
+    async def estimated(cosines: NDArray[np.float64]) -> float | None:
+        cursor = await connection.execute(
+            "WITH near AS (SELECT unnest(%s::float8[]) AS cosine)"
+            f"SELECT {dimensionality('near', 'cosine')}",
+            (cosines.tolist(),),
+        )
+        found: float | None = (await cursor.fetchone() or (None,))[0]
+        return found
+
+    cosines = rng.uniform(0.1, 0.9, size=50)
+    distances = np.sqrt(2 - 2 * cosines)
+    by_hand = -1 / np.mean(np.log(distances / distances.max()))
+    assert await estimated(cosines) == pytest.approx(by_hand)
+    # Distances that grow as they do among points spread evenly over so many dimensions.
+    for dimensions in (3, 30, 300):
+        radii = np.sort(rng.uniform(size=20_000)) ** (1 / dimensions)
+        assert await estimated(1 - radii**2 / 2) == pytest.approx(dimensions, rel=0.05)
+    for same in (0.5, 1.0):
+        assert await estimated(np.full(9, same)) is None
+
+
+async def test_a_hard_search_is_given_more_of_the_index(
+    connection: Connection, rng: np.random.Generator
+) -> None:
+    corpus = Corpus(rng, 2_000, spread_days=400)
+    await store_and_index(connection, "ns", corpus)
+    space = await space_of(connection, "ns", None)
+    query = normalised(rng.normal(size=DIMENSION).astype(np.float32))
+
+    async def scored(**rest: float) -> int:
+        tuning = msgspec.structs.replace(PUSHING, ef=60, **rest)
+        async with connection.transaction():
+            found = await store.by_vector(
+                connection, space, query, k=5, filters=Filters(), at=AT, tuning=tuning
+            )
+        assert_same(found.hits, corpus.best(query, None, 5, None))
+        return found.scored
+
+    assert await scored(hard=1_000.0) < 100
+    assert 600 < await scored(hard=1.0, hard_rows=600) < 1_000
+    assert 1_000 < await scored(hard=1.0, hard_rows=100, hard_share=0.5) < 1_500
+    # Where that costs no less, all of them.
+    assert await scored(hard=1.0, hard_rows=600, exact_row=1.0) > 2_000
+    # Under load nobody is given more.
+    assert await scored(hard=1.0, hard_rows=600, effort=0.9) < 100
 
 
 async def test_a_wrong_spread_costs_time_and_no_answer(

@@ -30,19 +30,34 @@ def similar(dimension: int, filters: Filters, more: str = "") -> str:
     """
 
 
-def index_search(ef: int, *, filtered: bool, tuning: Tuning) -> list[str]:
+def index_search(ef: int, *, tuning: Tuning, on_to: int | None = None) -> list[str]:
     """What is set for a search of the HNSW index, in its transaction.
 
-    Without the iterative scan a selective filter starves the similar arm. Relaxed order loses
-    nothing: strict order drops the rows that turn up late.
+    With `on_to` the scan goes on, to so many rows of the index, until it has what is wanted:
+    without that a selective filter starves the similar arm, and no search sees more rows than
+    ef_max. Relaxed order loses nothing: strict order drops the rows that turn up late.
     """
     settings = [f"SET LOCAL hnsw.ef_search = {min(ef, tuning.ef_max)}"]
-    if filtered:
+    if on_to is not None:
         settings += [
             "SET LOCAL hnsw.iterative_scan = relaxed_order",
-            f"SET LOCAL hnsw.max_scan_tuples = {tuning.max_scan_tuples}",
+            f"SET LOCAL hnsw.max_scan_tuples = {on_to}",
+            "SET LOCAL hnsw.scan_mem_multiplier = 8",
         ]
     return settings
+
+
+def dimensionality(rows: str, cosine: str) -> str:
+    """The local intrinsic dimensionality of what was found, by maximum likelihood (Amsaleg et al.,
+    2015): how little the distances grow from the nearest to the farthest. NULL if they do not.
+    """
+    return f"""(
+        SELECT -2 / nullif(
+                   avg(ln(greatest(1 - {cosine}, 1e-9) / greatest(1 - farthest, 1e-9))), 0
+               )
+          FROM {rows}
+         CROSS JOIN (SELECT min({cosine}) AS farthest FROM {rows}) AS last
+    )"""
 
 
 # A namespace has few classes and many chunks: each step looks the next one up in the index.
@@ -115,7 +130,8 @@ def probe_statement(dimension: int, filters: Filters, *, per_document: bool) -> 
                    ),
                    (SELECT count(*) FROM newest),
                    (SELECT min(ingested_at) FROM newest),
-                   ARRAY(SELECT half_life_class FROM classes)
+                   ARRAY(SELECT half_life_class FROM classes),
+                   {dimensionality("near", "half_cosine")}
         ),
         found AS (
             (

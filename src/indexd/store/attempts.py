@@ -5,13 +5,14 @@ same statement, so in the same snapshot as the answer. Where it does not, or whe
 prove nothing, nobody learns of the attempt: the search is made again, the long way.
 """
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from indexd.store.arms import index_search, similar
+from indexd.store.arms import dimensionality, index_search, similar
 from indexd.store.bounds import epsilon
 from indexd.store.estimates import few
 from indexd.store.filters import Filters, parameters
@@ -24,7 +25,8 @@ from indexd.vectors import Embedding
 class Attempt(msgspec.Struct, frozen=True):
     """One statement, and what must be set for it in its transaction.
 
-    `slack` is the error of halfvec, twice, for the proof of the nearest; a scan needs none.
+    `slack` is the error of halfvec, twice, for the proof of the nearest; a scan needs none. From a
+    local intrinsic dimensionality of `hard` on the index is not trusted so lightly.
     `reduced` is what the answer must say of itself.
     """
 
@@ -34,6 +36,7 @@ class Attempt(msgspec.Struct, frozen=True):
     expected: Facts
     scored: int
     slack: float | None
+    hard: float = math.inf
     reduced: list[str] = []
 
 
@@ -83,13 +86,16 @@ def attempt(
         )
     if filters != Filters() or space.half_life_seconds is not None or _is_vain(space):
         return None
+    # Fewer say nothing of how hard the search is.
+    wanted = max(2 * k, 20)
     return Attempt(
-        settings=index_search(tuning.first_ef(space.chunks), filtered=False, tuning=tuning),
+        settings=index_search(tuning.first_ef(space.chunks), tuning=tuning),
         statement=nearest_statement(space.dimension),
-        values=values | {"wanted": 2 * k},
+        values=values | {"wanted": wanted},
         expected=space,
-        scored=2 * k,
+        scored=wanted,
         slack=2 * epsilon(vector),
+        hard=tuning.hard if tuning.effort == 1 else math.inf,
         reduced=tuning.reduced,
     )
 
@@ -123,6 +129,7 @@ def proven(attempt: Attempt, rows: Sequence[tuple[Any, ...]]) -> list[Hit] | Non
     proof = (
         len(found) == attempt.values["k"]
         and found[-1][_SCORE] > max(found[0][_LOWEST] + attempt.slack, 0.0)
+        and (found[0][_DIMENSIONALITY] or 0) <= attempt.hard
         and all(row[_HALF_LIFE] is None for row in found)
     )
     _vain[key] = 0 if proof else _vain.get(key, 0) + 1
@@ -130,8 +137,8 @@ def proven(attempt: Attempt, rows: Sequence[tuple[Any, ...]]) -> list[Hit] | Non
 
 
 _FACTS = len(Facts.__struct_fields__)
-_SCORE, _HALF_LIFE, _LOWEST = 2, 6, 17
-"""Places in a row of `best_statement`, and of the one column more of `nearest_statement`."""
+_SCORE, _HALF_LIFE, _LOWEST, _DIMENSIONALITY = 2, 6, 17, 18
+"""Places in a row of `best_statement`, and of the two columns more of `nearest_statement`."""
 
 
 def scan_statement(dimension: int, filters: Filters) -> str:
@@ -156,11 +163,16 @@ def scan_statement(dimension: int, filters: Filters) -> str:
 
 
 def nearest_statement(dimension: int) -> str:
-    """The same of its k nearest chunks, as far as they do not decay, and the 2k-th's cosine."""
+    """The same of its k nearest chunks, as far as they do not decay, and of the nearest 2k the
+    lowest cosine and the local intrinsic dimensionality.
+    """
     return f"""
-        WITH nearest AS (
+        WITH nearby AS MATERIALIZED (
+            {similar(dimension, Filters(), "text, meta, tags")}
+        ),
+        nearest AS (
             SELECT *, min(cosine) OVER () AS lowest
-              FROM ({similar(dimension, Filters(), "text, meta, tags")}) AS nearby
+              FROM nearby
              ORDER BY cosine DESC, doc_id, chunk_id
              LIMIT %(k)s
         )
@@ -184,7 +196,8 @@ def nearest_statement(dimension: int) -> str:
                        document.source_ref_offset,
                        document.source_ref_trust_level,
                        document.source_ref_injected_by,
-                       lowest
+                       lowest,
+                       {dimensionality("nearby", "cosine")}
                   FROM nearest
                   JOIN indexd.documents AS document
                     ON document.namespace = %(namespace)s

@@ -6,7 +6,8 @@
             at - half_life * log2(U / kth) can't reach it
     sweep   the chunks younger than that, newest first, in slices: each slice raises kth, which
             brings the cutoff nearer
-    deepen  ask the index for more instead, where that is foretold to be cheaper: it lowers U
+    deepen  ask the index for more instead, where that is foretold to be cheaper: it lowers U; and
+            where the search is of a kind of which an index misses much
     exact   score everything, where there is no bound or nothing cheaper
 
 docs/decay.md has the proof. What rests on the index's recall is chunks it missed that are older
@@ -19,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from indexd.db import Connection
 from indexd.store import ages, estimates
@@ -85,6 +87,7 @@ class Probe(msgspec.Struct, frozen=True):
     newest: int
     edge: datetime | None
     classes: list[int]
+    dimensionality: float | None
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -128,14 +131,23 @@ async def probe_and_sweep(
     scanning = estimates.scan_cost(matching, space, filters, tuning)
 
     spread = await ages.of(connection, space.namespace)
-    await connection.execute(";".join(index_search(ef, filtered=filtered, tuning=tuning)))
+    on_to = tuning.max_scan_tuples if filtered else None
+    await connection.execute(";".join(index_search(ef, on_to=on_to, tuning=tuning)))
     newest = tuning.newest_read if filtered else tuning.newest
     probe = await _probe(connection, best, space.dimension, filters, values, wanted, newest)
     if probe.newest < newest or probe.edge is None:
         return best  # the newest arm has read everything there is
+    swept = dict.fromkeys(probe.classes, probe.edge.timestamp())
+    if (probe.dimensionality or 0) > tuning.hard and tuning.effort == 1:
+        rows = max(tuning.hard_rows, space.chunks * tuning.hard_share)
+        wanted = max(wanted, int(rows * matching / space.chunks))
+        if scanning <= estimates.PREFERRED * wanted * similar_row:
+            return await _exact(connection, best, filters, values, matching)
+        on_to = max(tuning.max_scan_tuples, space.chunks)
+        await connection.execute(";".join(index_search(wanted, on_to=on_to, tuning=tuning)))
+        probe = await _again(connection, best, space.dimension, filters, values, wanted, probe)
     slack = epsilon(vector)
     bound, wide = probe.bound, tuning.slice_rows
-    swept = dict.fromkeys(probe.classes, probe.edge.timestamp())
     while True:
         if bound is None or best.kth <= 0:
             return await _exact(connection, best, filters, values, matching)
@@ -171,10 +183,8 @@ async def probe_and_sweep(
             return await _exact(connection, best, filters, values, matching)
         if deeper < math.inf:
             wanted = ef_deeper
-            await connection.execute(
-                ";".join(index_search(wanted, filtered=filtered, tuning=tuning))
-            )
-            probe = await _probe(connection, best, space.dimension, filters, values, wanted, 0)
+            await connection.execute(";".join(index_search(wanted, on_to=on_to, tuning=tuning)))
+            probe = await _again(connection, best, space.dimension, filters, values, wanted, probe)
             bound = min(bound, probe.bound) if probe.bound is not None else bound
             continue
         slices = [_newest_part(one, spread, wide) for one in open_ranges]
@@ -231,10 +241,25 @@ async def _probe(
         values | {"wanted": wanted, "newest": newest},
     )
     rows = await cursor.fetchall()
-    probe = Probe(*rows[0][:6])
-    best.take([row[6:] for row in rows if row[6] is not None])
+    said = len(Probe.__struct_fields__)
+    probe = Probe(*rows[0][:said])
+    best.take([row[said:] for row in rows if row[said] is not None])
     best.scored += probe.similar + probe.newest
     return probe
+
+
+async def _again(
+    connection: Connection,
+    best: Best,
+    dimension: int,
+    filters: Filters,
+    values: dict[str, Any],
+    wanted: int,
+    known: Probe,
+) -> Probe:
+    """Probe the similar arm once more; what the newest one said stays."""
+    found = await _probe(connection, best, dimension, filters, values, wanted, 0)
+    return replace(found, newest=known.newest, edge=known.edge, classes=known.classes)
 
 
 async def _sweep(

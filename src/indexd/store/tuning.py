@@ -9,6 +9,8 @@ class Tuning(msgspec.Struct, frozen=True):
     """Sizes of the arms, and what a row costs in microseconds, as measured (docs/decay.md).
 
     `trusted` is the share of the similar arm, nearest first, beyond which chunks may be missing.
+    A search is hard from so high a local intrinsic dimensionality on: the index misses much of what
+    is near it unless it gives that share of the chunks, and at least so many rows.
     Under load (indexd.budget) `effort` is the share of the candidates that are looked at, and after
     `scored_limit` rows a search that has k results leaves it at those.
     """
@@ -27,6 +29,9 @@ class Tuning(msgspec.Struct, frozen=True):
     matching_row: float = 2.5
     undecayed_row: float = 0.6
     statement: float = 300.0
+    hard: float = 60.0
+    hard_rows: int = 1_000
+    hard_share: float = 1 / 60
     effort: float = 1.0
     scored_limit: float = math.inf
 
