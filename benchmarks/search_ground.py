@@ -80,10 +80,13 @@ class Bench(msgspec.Struct, frozen=True):
     ) -> float:
         """The share of the k best among `kept` that was found, ties with the k-th aside.
 
-        float32 sums tell no scores apart that differ by less than a millionth.
+        It is 1 where none is kept. float32 sums tell no scores apart that differ by less than a
+        millionth.
         """
         among = scores[kept]
         k = min(K, among.size)
+        if not k:
+            return 1.0
         kth = np.partition(among, among.size - k)[among.size - k]
         least = kth - 1e-6 * abs(kth)
         right = {doc_id for doc_id in found if scores[self.places[doc_id]] >= least}
