@@ -139,7 +139,8 @@ def listening(
                 yield client, process
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            # With workers, it may first wait a minute for the health of one that is dead.
+            process.wait(120)
 
 
 def await_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
