@@ -46,6 +46,8 @@ class Database:
         cursor: type[AsyncCursor[TupleRow]] = AsyncCursor,
     ) -> None:
         self.admission = admission or admission_of(settings)
+        # No cursor is made for it, but a kind of cursor that watches statements watches this too.
+        self._one_trip = getattr(cursor, "one_trip", one_trip)
         self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             libpq_url(url),
             min_size=min(4, settings.pool_size),
@@ -96,7 +98,8 @@ class Database:
         """The rows of one statement under settings of its own, in one round trip."""
 
         async def transaction(connection: Connection) -> list[TupleRow]:
-            return await one_trip(connection, settings, statement, values)
+            rows: list[TupleRow] = await self._one_trip(connection, settings, statement, values)
+            return rows
 
         return await self._read(transaction)
 

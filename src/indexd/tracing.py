@@ -4,8 +4,8 @@ A span per request and one per statement, sent where the standard OTEL_* variabl
 is told as it stands in the program: values are bound, so no text and no vector is in it.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from litestar.enums import ScopeType
@@ -15,6 +15,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from indexd.errors import ConfigurationError
+from indexd.one_trip import Connection, one_trip
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def tracer(exporter: "SpanExporter | None" = None) -> "tuple[Tracer, Any]":
     """The tracer and its provider; the exporter is OTLP over HTTP. Raises ConfigurationError."""
     try:
-        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
@@ -35,8 +36,8 @@ def tracer(exporter: "SpanExporter | None" = None) -> "tuple[Tracer, Any]":
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
         exporter = OTLPSpanExporter()
-    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win.
-    resource = Resource({"service.name": "indexd"}).merge(Resource.create())
+    # What is given here would win over OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES otherwise.
+    resource = Resource.create({"service.name": "indexd"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider.get_tracer("indexd"), provider
@@ -77,20 +78,34 @@ class RequestSpans(ASGIMiddleware):
 
 
 def traced_cursor(tracer: "Tracer") -> type[AsyncCursor[TupleRow]]:
-    """A cursor that makes a span of each statement."""
+    """A cursor that makes a span of each statement, also of those that Database sends by itself."""
 
-    @asynccontextmanager
-    async def span(query: object) -> AsyncIterator[None]:
+    def span(query: object) -> AbstractContextManager[object]:
         text = query if isinstance(query, str) else type(query).__name__
-        with tracer.start_as_current_span(
+        return tracer.start_as_current_span(
             f"SQL {text.split(None, 1)[0] if text.strip() else ''}",
             attributes={"db.system.name": "postgresql", "db.query.text": text},
-        ):
-            yield
+        )
 
     class TracedCursor(AsyncCursor[TupleRow]):
         async def execute(self, query: Any, *arguments: Any, **named: Any) -> Self:
-            async with span(query):
+            with span(query):
                 return await super().execute(query, *arguments, **named)
+
+        @asynccontextmanager
+        async def copy(self, statement: Any, *arguments: Any, **named: Any) -> AsyncIterator[Any]:
+            with span(statement):
+                async with super().copy(statement, *arguments, **named) as copy:
+                    yield copy
+
+        @staticmethod
+        async def one_trip(
+            connection: Connection,
+            settings: Sequence[str],
+            statement: str,
+            values: Mapping[str, Any],
+        ) -> list[TupleRow]:
+            with span(statement):
+                return await one_trip(connection, settings, statement, values)
 
     return TracedCursor
