@@ -33,7 +33,8 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.045, 0.06, 0.1, 0.2, 0.5, 1
 """Seconds; 0.06 is the latency budget."""
 
 OTHER = "_other"
-"""The namespaces above the cap, together: a label of unbounded values would sink Prometheus."""
+"""The namespaces above the cap, together: a label of unbounded values would sink Prometheus. One
+that is really called so is counted with them."""
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -174,7 +175,7 @@ class Metrics:
     def _folded(self, namespace: str) -> str:
         """The first namespaces that are counted keep their names."""
         if namespace not in self._named:
-            if len(self._named) >= self._cap:
+            if namespace == OTHER or len(self._named) >= self._cap:
                 return OTHER
             self._named.add(namespace)
         return namespace
@@ -219,9 +220,10 @@ def _items(documents: Mapping[str, int], cap: int) -> Metric:
     """The largest namespaces by name, the rest as one; a namespace that is empty has no line."""
     family = GaugeMetricFamily("index_items_total", "Documents in a namespace", None, ["namespace"])
     ranked = sorted(documents.items(), key=lambda item: (-item[1], item[0]))
-    for namespace, count in ranked[:cap]:
+    named = [item for item in ranked if item[0] != OTHER][:cap]
+    for namespace, count in named:
         family.add_metric([namespace], count)
-    if rest := sum(count for _, count in ranked[cap:]):
+    if rest := sum(documents.values()) - sum(count for _, count in named):
         family.add_metric([OTHER], rest)
     return family
 
