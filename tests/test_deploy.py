@@ -41,11 +41,29 @@ def expressions() -> list[str]:
     ]
 
 
+def shown() -> set[str]:
+    """The names that the dashboard and the alerts speak of."""
+    return {name for text in expressions() for name in re.findall(r"\bindex_[a-z0-9_]+", text)}
+
+
 def test_dashboard_and_alerts_speak_of_metrics_that_are_exported() -> None:
-    names = exported()
-    used = {name for text in expressions() for name in re.findall(r"\bindex_[a-z0-9_]+", text)}
-    assert used <= names
+    assert shown() <= exported()
     assert all(text.count("(") == text.count(")") for text in expressions())
+
+
+def test_documents_are_not_counted_once_per_server() -> None:
+    """Each of several servers on a database tells how many documents it holds."""
+    counted = [text for text in expressions() if "index_items_total" in text]
+    assert len(counted) == 2
+    assert all("max by (namespace) (index_items_total)" in text for text in counted)
+
+
+def test_the_dashboard_shows_every_metric_of_the_embedder_and_of_relevance() -> None:
+    names = {name for name in exported() if re.match("index_(embed|exposures)_", name)}
+    # A histogram is shown by its buckets.
+    wanted = {name for name in names if not name.endswith(("_sum", "_count"))}
+    assert wanted
+    assert wanted <= shown()
 
 
 def test_every_metric_of_the_contract_is_exported() -> None:

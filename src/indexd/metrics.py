@@ -158,6 +158,11 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self.exposures_flushed = Counter(
+            "index_exposures_flushed",
+            "Exposures that were written, so counted towards relevance",
+            registry=self.registry,
+        )
         self.exposures_dropped = Counter(
             "index_exposures_dropped",
             "Exposures that were not counted towards relevance: too many, or no database",
