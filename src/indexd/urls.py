@@ -2,6 +2,8 @@
 
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
 from indexd.errors import ConfigurationError
 
 _DRIVERS = ("postgresql+psycopg://", "postgresql://", "postgres://")
@@ -24,6 +26,13 @@ def libpq_url(url: str) -> str:
 def sqlalchemy_url(url: str) -> str:
     """For SQLAlchemy, which wants the driver's name in it."""
     return "postgresql+psycopg://" + _rest(url)
+
+
+def for_command_line(url: str) -> tuple[str, dict[str, str]]:
+    """For libpq's programs, and what their environment needs: everyone sees their arguments."""
+    parts = conninfo_to_dict(libpq_url(url))
+    password = parts.pop("password", None)
+    return make_conninfo("", **parts), {"PGPASSWORD": str(password)} if password else {}
 
 
 def with_password(url: str, password: str) -> str:

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import click
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from indexd import db as database
 from indexd import embedded
 from indexd.cli.common import database_options, load, running_database
 from indexd.errors import ConfigurationError
-from indexd.urls import libpq_url
+from indexd.urls import for_command_line, libpq_url
 
 LEFT_OUT = (" INDEX indexd hnsw_", " COMMENT indexd INDEX hnsw_")
 """Entries of the archive that a restore leaves to the index keeper, which builds them later."""
@@ -95,10 +94,9 @@ def _run(program: str, url: str | None, *arguments: str) -> str:
     environ = dict(os.environ)
     target = []
     if url is not None:
-        parts = conninfo_to_dict(libpq_url(url))
-        if password := parts.pop("password", None):
-            environ["PGPASSWORD"] = str(password)
-        target = [f"--dbname={make_conninfo('', **parts)}"]
+        conninfo, secrets = for_command_line(url)
+        environ |= secrets
+        target = [f"--dbname={conninfo}"]
     outcome = subprocess.run(  # noqa: S603 (the admin's own)
         [path, *target, *arguments], env=environ, capture_output=True, text=True, check=False
     )

@@ -1,5 +1,6 @@
 """`indexd db` and `indexd psql`: what admins and pipelines do with the database."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import click
 
 from indexd import embedded, migrate
 from indexd.cli.common import database_options, load, running_database
-from indexd.urls import libpq_url
+from indexd.urls import for_command_line
 
 
 @click.group()
@@ -66,8 +67,11 @@ def psql(arguments: tuple[str, ...], database_url: str | None, data_dir: str | N
     with _url(database_url, data_dir) as url:
         own = embedded.BINARIES / "psql"
         program = str(own) if own.exists() else shutil.which("psql") or "psql"
-        command = [program, libpq_url(url), *arguments]
-        sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 (the admin's own)
+        target, secrets = for_command_line(url)
+        outcome = subprocess.run(  # noqa: S603 (the admin's own)
+            [program, f"--dbname={target}", *arguments], env={**os.environ, **secrets}, check=False
+        )
+        sys.exit(outcome.returncode)
 
 
 def _url(url: str | None, data_dir: str | None) -> AbstractContextManager[str]:
