@@ -9,12 +9,13 @@ from typing import Any
 import yaml
 
 from indexd.metrics import Metrics
-from indexd.settings import PREFIX, Settings
+from indexd.settings import PREFIX, Settings, load
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 API = COMPOSE["services"]["api"]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
 
 def exported() -> set[str]:
@@ -89,8 +90,46 @@ def test_the_api_is_on_loopback_only_and_starts_after_the_migration() -> None:
     assert API["ports"] == ["127.0.0.1:8080:8080"]
     assert API["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
     migrate = COMPOSE["services"]["migrate"]
-    assert (migrate["command"], migrate["restart"]) == (["db", "upgrade"], "no")
+    assert (migrate["command"], migrate["restart"]) == (["db", "upgrade"], "on-failure:5")
     assert migrate["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    # The socket answers while the image still sets its database up.
+    assert "127.0.0.1" in COMPOSE["services"]["postgres"]["healthcheck"]["test"]
+
+
+def test_the_image_is_built_once_before_those_that_run_it() -> None:
+    services = COMPOSE["services"]
+    image = services["migrate"]["image"]
+    assert [name for name, one in services.items() if "build" in one] == ["migrate"]
+    others = [one for name, one in services.items() if one["image"] == image and "build" not in one]
+    assert others == [API]
+    assert API["pull_policy"] == "never"
+
+
+def test_settings_of_the_operators_own_reach_the_api() -> None:
+    assert API["env_file"] == [{"path": "indexd.env", "required": False}]
+    assert "indexd.env" in (ROOT / ".gitignore").read_text().splitlines()
+    # Those of the file itself win, so it must leave free what operators may want to set.
+    assert set(API["environment"]) == {
+        "INDEXD_DATABASE_URL",
+        "INDEXD_DATABASE_PASSWORD_FILE",
+        "INDEXD_ADMIN_KEY_FILE",
+    }
+    told = re.findall(r"printf '(.+)' >> indexd\.env", OPERATIONS)
+    assert told
+    for lines in told:
+        environ = dict(line.split("=", 1) for line in lines.split("\\n") if line)
+        assert load(environ).embedder_provider == "ollama"
+        assert environ["INDEXD_EMBEDDER_BASE_URL"] == "http://ollama:11434"
+
+
+def test_every_secret_is_made_in_the_instructions_and_given_to_one_use() -> None:
+    told = (ROOT / "docker-compose.yml").read_text() + OPERATIONS
+    for name, secret in COMPOSE["secrets"].items():
+        assert f"> {secret['file'].removeprefix('./')}" in told, name
+    holders = [
+        name for name, one in COMPOSE["services"].items() if "admin_key" in one.get("secrets", [])
+    ]
+    assert holders == ["api"]
 
 
 def test_compose_knows_its_settings_and_reads_its_secrets_from_files() -> None:
