@@ -31,7 +31,7 @@ format: $(READY) ## Format the code and mend what can be mended
 push-index: $(READY) ## Push .gewebe/embeddings.parquet to a running service
 	$(VENV)/bin/python scripts/push_index.py
 
-bench: $(READY) ## Measure, print tables, and write those of search into docs/ (half an hour)
+bench: $(READY) ## Measure, print tables, and write those of search into docs/ (an hour)
 	$(VENV)/bin/python -m benchmarks writing
 	$(VENV)/bin/python -m benchmarks forgetting
 	$(VENV)/bin/python -m benchmarks search --out docs
