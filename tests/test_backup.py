@@ -275,6 +275,7 @@ def test_doctor_finds_an_installation_well(url: str) -> None:
         ({"INDEXD_POLICIES": "/no/such/file"}, "policies: failed"),
         ({"INDEXD_BIND_ADDR": "0.0.0.0:80", "INDEXD_AUTH": "off"}, "access: failed"),
         ({"INDEXD_AUTH": "keys"}, "keys: failed (none for admins"),
+        ({"INDEXD_ADMIN_KEY_FILE": "/no/such/file"}, "admin key: failed (admin_key_file: "),
         ({"INDEXD_POOL_SIZE": "5000"}, "connections: failed"),
         (
             {
@@ -290,6 +291,28 @@ def test_doctor_names_what_is_not_well(url: str, environ: dict[str, str], named:
     found = indexd(url, "doctor", **environ)
     assert found.returncode == 1
     assert named in found.stdout
+
+
+def test_doctor_looks_at_the_admin_key_file_as_a_start_does(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "admin"
+    environ = {"INDEXD_AUTH": "keys", "INDEXD_ADMIN_KEY_FILE": str(file)}
+    file.write_text("k" * 40)
+    found = indexd(url, "doctor", **environ)
+    assert found.returncode == 0, found.stdout
+    assert "keys: ok (0 for admins; the next start adds the file's)" in found.stdout
+    file.write_text(indexd(url, "keys", "create", "agent").stdout)
+    found = indexd(url, "doctor", **environ)
+    assert found.returncode == 1
+    assert "keys: failed (admin_key_file: the key in it, 'agent', has scope read;" in found.stdout
+    assert "k" * 40 not in found.stdout
+
+
+def test_doctor_looks_for_opentelemetry_where_it_is_wanted(url: str, tmp_path: Path) -> None:
+    assert "tracing: ok" in indexd(url, "doctor", INDEXD_TRACING="on").stdout
+    (tmp_path / "opentelemetry.py").touch()
+    found = indexd(url, "doctor", INDEXD_TRACING="on", PYTHONPATH=str(tmp_path))
+    assert found.returncode == 1
+    assert "tracing: failed (tracing: on needs OpenTelemetry" in found.stdout
 
 
 def test_doctor_has_the_embedder_embed(url: str) -> None:

@@ -2,11 +2,16 @@
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
+from indexd.errors import ConfigurationError
+from indexd.store import keys as store
 from tests.conftest import document
 from tests.test_serve import external, serving
 
@@ -70,6 +75,35 @@ def test_an_expiry_that_is_none_is_refused(external: str, expires: str) -> None:
     assert "--expires" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("about", "named"),
+    [
+        ({"scope": "read"}, "has scope read;"),
+        ({"namespaces": ["notes"]}, "has scope admin and limited to namespaces;"),
+        ({"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, "has expired"),
+    ],
+)
+async def test_a_key_that_may_do_less_is_no_admin_key_of_a_file(
+    external: str, about: dict[str, Any], named: str
+) -> None:
+    async with await psycopg.AsyncConnection.connect(external) as connection:
+        at = datetime.now(UTC)
+        whole: dict[str, Any] = {"scope": "admin", "namespaces": None}
+        await store.create(connection, "f" * 40, name="agent", at=at, **whole | about)
+        with pytest.raises(ConfigurationError, match=named):
+            await store.ensure_from_file(connection, "f" * 40, at=at)
+
+
+async def test_an_admin_key_with_a_name_of_its_own_may_be_in_the_file(external: str) -> None:
+    async with await psycopg.AsyncConnection.connect(external) as connection:
+        at = datetime.now(UTC)
+        await store.create(
+            connection, "f" * 40, name="agent", scope="admin", namespaces=None, at=at
+        )
+        await store.ensure_from_file(connection, "f" * 40, at=at)
+        assert [key.name for key in await store.every(connection)] == ["agent"]
+
+
 def test_the_admin_key_of_a_file_is_known_from_the_start(tmp_path: Path, external: str) -> None:
     file = tmp_path / "admin"
     file.write_text("k" * 40 + "\n")
@@ -83,7 +117,7 @@ def test_the_admin_key_of_a_file_is_known_from_the_start(tmp_path: Path, externa
         assert client.get("/index/stats").status_code == 401
 
 
-@pytest.mark.parametrize("content", ["", "short", "ä" * 40])
+@pytest.mark.parametrize("content", ["", "short", "ä" * 40, "k" * 513])
 def test_a_file_without_a_good_key_stops_the_start(
     tmp_path: Path, external: str, content: str
 ) -> None:

@@ -15,8 +15,10 @@ import structlog
 
 from indexd.access import Access
 from indexd.db import Connection, Database
+from indexd.errors import ConfigurationError
+from indexd.settings import Settings, secret_from
 from indexd.store import keys
-from indexd.store.keys import CHANNEL, FOLLOWER, PREFIX, Key
+from indexd.store.keys import CHANNEL, FOLLOWER, LONGEST, PREFIX, SHORTEST, Key
 from indexd.urls import libpq_url
 
 log = structlog.get_logger()
@@ -70,6 +72,18 @@ class Keyring:
         asked_at = time.monotonic()
         self._keys = {key.prefix: (key, _access(key)) for key in await keys.every(connection)}
         self._believed_until = asked_at + BELIEVED_SECONDS
+
+
+def admin_secret(settings: Settings) -> str | None:
+    """What the admin key file holds, if there is one. Raises ConfigurationError."""
+    if settings.admin_key_file is None:
+        return None
+    secret = secret_from(settings.admin_key_file, "admin_key_file")
+    if not (SHORTEST <= len(secret) <= LONGEST and secret.isascii() and secret.isprintable()):
+        raise ConfigurationError(
+            f"admin_key_file: expected one line of {SHORTEST} to {LONGEST} printable characters"
+        )
+    return secret
 
 
 def _access(key: Key) -> Access:

@@ -5,13 +5,14 @@ import platform
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import click
 import psycopg
 
-from indexd import __version__, db, embedders, keeper, policy
+from indexd import __version__, db, embedders, keeper, keyring, policy, tracing
 from indexd.cli.common import database_options, load, running_database
 from indexd.db import Check, Connection
 from indexd.errors import ConfigurationError, EmbedderUnavailable
@@ -70,9 +71,26 @@ def _settings(settings: Settings) -> list[Check]:
         found.append(Check("access", True, f"{address}: {wanted}"))
     else:
         found.append(Check("access", False, f"{address}: open to all who can reach it"))
+    if settings.admin_key_file is not None:
+        try:
+            keyring.admin_secret(settings)
+            found.append(Check("admin key", True, settings.admin_key_file))
+        except ConfigurationError as error:
+            found.append(Check("admin key", False, error.message))
+    if settings.tracing == "on":
+        found.append(_tracing())
     if settings.database_url is None:
         found.append(_disk(settings.data_path))
     return found
+
+
+def _tracing() -> Check:
+    try:
+        _, provider = tracing.tracer()
+    except ConfigurationError as error:
+        return Check("tracing", False, error.message)
+    provider.shutdown()
+    return Check("tracing", True, "OpenTelemetry is installed")
 
 
 def _disk(path: Path) -> Check:
@@ -124,15 +142,26 @@ async def _inside(connection: Connection, settings: Settings) -> AsyncIterator[C
     )
     yield Check("size", True, f"{size / 2**20:,.0f} MiB")
     yield await _indexes(connection, settings)
-    if settings.authenticates:
-        moment = now()
-        admins = [
-            key
-            for key in await keys.every(connection)
-            if key.scope == "admin" and key.state(moment) == "valid"
-        ]
-        detail = f"{len(admins)} for admins" if admins else "none for admins: `indexd keys create`"
-        yield Check("keys", bool(admins), detail)
+    if settings.authenticates or settings.admin_key_file is not None:
+        yield await _keys(connection, settings)
+
+
+async def _keys(connection: Connection, settings: Settings) -> Check:
+    at = now()
+    admins = sum(
+        key.scope == "admin" and key.state(at) == "valid" for key in await keys.every(connection)
+    )
+    secret = None
+    with suppress(ConfigurationError):  # which is a line of its own
+        secret = keyring.admin_secret(settings)
+    try:
+        if secret is not None and not await keys.known_from_file(connection, secret, at=at):
+            return Check("keys", True, f"{admins} for admins; the next start adds the file's")
+    except ConfigurationError as error:
+        return Check("keys", False, error.message)
+    if admins:
+        return Check("keys", True, f"{admins} for admins")
+    return Check("keys", False, "none for admins: `indexd keys create`")
 
 
 async def _indexes(connection: Connection, settings: Settings) -> Check:

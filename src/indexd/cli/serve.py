@@ -16,14 +16,14 @@ import uvicorn
 from litestar import Litestar
 from uvicorn.supervisors import Multiprocess
 
-from indexd import db, logs, migrate, policy
+from indexd import db, keyring, logs, migrate, policy
 from indexd.app import create_app
 from indexd.cli.common import database_options, load, running_database
 from indexd.db import Database
 from indexd.errors import ConfigurationError
 from indexd.metrics import MULTIPROCESS
 from indexd.service import now
-from indexd.settings import Settings, secret_from
+from indexd.settings import Settings
 from indexd.store import keys, policies
 from indexd.urls import libpq_url
 
@@ -130,13 +130,9 @@ def metrics_folder(workers: int) -> Iterator[None]:
 
 def ensure_admin_key(url: str, settings: Settings) -> None:
     """Raises ConfigurationError for a file that can't be read or holds no good key."""
-    if settings.admin_key_file is None:
+    secret = keyring.admin_secret(settings)
+    if secret is None:
         return
-    secret = secret_from(settings.admin_key_file, "admin_key_file")
-    if len(secret) < keys.SHORTEST or not secret.isascii() or not secret.isprintable():
-        raise ConfigurationError(
-            f"admin_key_file: expected one line of {keys.SHORTEST} or more printable characters"
-        )
 
     async def ensure() -> None:
         async with Database(url, settings) as database:

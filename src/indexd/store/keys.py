@@ -20,8 +20,8 @@ FOLLOWER = "indexd keys"
 PREFIX = 12
 """Characters of a key that are shown: `ixd_` and eight that tell keys apart."""
 
-SHORTEST = 32
-"""Characters of a key that an operator made."""
+SHORTEST, LONGEST = 32, 512
+"""Characters of a key that an operator made; the API looks at no longer one."""
 
 FROM_FILE = "admin-key-file"
 """The name of the key that INDEXD_ADMIN_KEY_FILE holds."""
@@ -115,21 +115,32 @@ async def revoke(connection: Connection, name_or_prefix: str, *, at: datetime) -
 async def ensure_from_file(connection: Connection, secret: str, *, at: datetime) -> None:
     """Make this an admin key, and revoke the one that the file held before.
 
-    A key that was revoked stays so: raises ConfigurationError.
+    Raises ConfigurationError as `known_from_file` does, so a key that was revoked stays so.
     """
     # Two servers that start at once: one after the other.
     await connection.execute("LOCK TABLE indexd.api_keys IN SHARE ROW EXCLUSIVE MODE")
+    if not await known_from_file(connection, secret, at=at):
+        await revoke(connection, FROM_FILE, at=at)
+        await create(connection, secret, name=FROM_FILE, scope="admin", namespaces=None, at=at)
+
+
+async def known_from_file(connection: Connection, secret: str, *, at: datetime) -> bool:
+    """Whether this is an admin key already; raises ConfigurationError where it can't become one."""
     there = await find(connection, secret[:PREFIX])
-    if there is not None and matches(there, secret):
-        if there.revoked_at is not None:
-            raise ConfigurationError(
-                "admin_key_file: the key in it was revoked; put a new one there"
-            )
-        return
-    if there is not None:
+    if there is None:
+        return False
+    if not matches(there, secret):
         raise ConfigurationError("admin_key_file: another key starts with the same 12 characters")
-    await revoke(connection, FROM_FILE, at=at)
-    await create(connection, secret, name=FROM_FILE, scope="admin", namespaces=None, at=at)
+    if there.state(at) != "valid":
+        how = "has expired" if there.revoked_at is None else "was revoked"
+        raise ConfigurationError(f"admin_key_file: the key in it {how}; put a new one there")
+    if there.scope != "admin" or there.namespaces is not None:
+        limits = "" if there.namespaces is None else " and limited to namespaces"
+        raise ConfigurationError(
+            f"admin_key_file: the key in it, {there.name!r}, has scope {there.scope}{limits}; "
+            "put one there that may do everything"
+        )
+    return True
 
 
 async def call(connection: Connection) -> datetime:
