@@ -75,6 +75,27 @@ def test_an_expiry_that_is_none_is_refused(external: str, expires: str) -> None:
     assert "--expires" in refused.stderr
 
 
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_namespace_without_a_name_is_refused(external: str, blank: str) -> None:
+    refused = keys(external, "create", "x", "--namespace", "notes", "--namespace", blank)
+    assert refused.returncode == 1
+    assert "--namespace" in refused.stderr
+    assert "valid" not in keys(external, "list").stdout
+
+
+def test_an_expired_key_keeps_its_name_until_it_is_revoked(
+    external: str, clone: psycopg.Connection[Any]
+) -> None:
+    assert keys(external, "create", "agent", "--expires", "1d").returncode == 0
+    clone.execute("UPDATE indexd.api_keys SET expires_at = now()")
+    clone.commit()
+    refused = keys(external, "create", "agent")
+    assert refused.returncode == 1
+    assert "valid or expired; revoke it first" in refused.stderr
+    assert keys(external, "revoke", "agent").returncode == 0
+    assert keys(external, "create", "agent").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("about", "named"),
     [

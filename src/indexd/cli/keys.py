@@ -42,6 +42,8 @@ def create(
     """Make a key called NAME and print it, this once; the database keeps only its hash."""
     if not (name.strip() and name.isprintable() and len(name) <= 128):
         raise ConfigurationError("NAME: expected 1 to 128 printable characters")
+    if not all(one.strip() for one in namespaces):
+        raise ConfigurationError("--namespace: expected a name; all without the option")
     at = now()
     expires_at = expiry(expires, at) if expires else None
     limits = sorted({namespace_of(one) for one in namespaces}) or None
@@ -59,7 +61,9 @@ def create(
                 expires_at=expires_at,
             )
         if not made:
-            raise ConfigurationError(f"there is a key called {name!r}; revoke it first")
+            raise ConfigurationError(
+                f"there is a key called {name!r}, valid or expired; revoke it first"
+            )
         click.echo(secret)
         click.echo("Shown this once: keep it where secrets are kept.", err=True)
 

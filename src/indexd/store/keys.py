@@ -71,7 +71,7 @@ async def create(
     at: datetime,
     expires_at: datetime | None = None,
 ) -> bool:
-    """False where the prefix, or a valid key's name, is taken."""
+    """False where the prefix is taken, or the name by a key that was not revoked."""
     cursor = await connection.execute(
         """
         INSERT INTO indexd.api_keys (
