@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,21 @@ def test_an_expired_key_keeps_its_name_until_it_is_revoked(
     assert "valid or expired; revoke it first" in refused.stderr
     assert keys(external, "revoke", "agent").returncode == 0
     assert keys(external, "create", "agent").returncode == 0
+
+
+async def test_a_server_that_may_not_be_looked_into_counts_as_behind(external: str) -> None:
+    since = datetime.now(UTC) - timedelta(hours=1)
+    async with (
+        await psycopg.AsyncConnection.connect(external, application_name=store.FOLLOWER) as server,
+        await psycopg.AsyncConnection.connect(external) as admin,
+    ):
+        await server.set_autocommit(True)
+        await server.execute("SELECT")
+        assert await store.unaware(admin, since) == (1, 0)
+        await admin.execute("CREATE ROLE stranger")
+        await admin.execute("SET LOCAL ROLE stranger")
+        assert await store.unaware(admin, since) == (1, 1)
+        await admin.rollback()
 
 
 @pytest.mark.parametrize(

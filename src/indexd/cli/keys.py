@@ -104,7 +104,8 @@ def revoke(name_or_prefix: str, database_url: str | None, data_dir: str | None) 
             click.echo(f"revoked {key.prefix} {key.name}")
         if servers is None:
             raise ConfigurationError(
-                "a server has not read the keys since; it stops believing the old ones in 2 seconds"
+                "a server has not read the keys since, or this role may not see whether it has "
+                "(pg_read_all_stats); none believes the old ones for more than 2 seconds"
             )
         click.echo(f"known to all servers there are: {servers}")
 

@@ -177,11 +177,12 @@ async def every(connection: Connection) -> list[Key]:
 
 
 async def unaware(connection: Connection, since: datetime) -> tuple[int, int]:
-    """How many servers follow the keys, and how many have not looked since then."""
+    """How many servers follow the keys, and how many may not have looked since then."""
     cursor = await connection.execute(
         """
         SELECT count(*),
-               count(*) FILTER (WHERE query_start <= %(since)s OR state <> 'idle')
+               -- Both are null where this role may not see into another's sessions.
+               count(*) FILTER (WHERE (query_start > %(since)s AND state = 'idle') IS NOT TRUE)
           FROM pg_stat_activity
          WHERE application_name = %(follower)s
            AND datname = current_database()
