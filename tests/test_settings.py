@@ -1,12 +1,12 @@
 """Settings: one table, three sources, and no unknown keys."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from indexd.errors import ConfigurationError
-from indexd.settings import Settings, load, rows
+from indexd.settings import SWITCHES, Settings, load, rows
 
 
 def test_the_environment_wins_over_the_file_and_options_over_both(tmp_path: Path) -> None:
@@ -42,6 +42,20 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "indexd.yaml"
     file.write_text(text)
     with pytest.raises(ConfigurationError):
+        load({"INDEXD_CONFIG": str(file)})
+
+
+def test_a_switch_is_on_or_off_in_a_file_too(tmp_path: Path) -> None:
+    assert {n for n, hint in get_type_hints(Settings).items() if "'off'" in str(hint)} == {
+        *SWITCHES
+    }
+    file = tmp_path / "indexd.yaml"
+    file.write_text("auth: off\nbudget_degrade: on\ntracing: on\nmetrics_public: on\n")
+    found = load({"INDEXD_CONFIG": str(file)})
+    assert (found.auth, found.budget_degrade, found.tracing) == ("off", "on", "on")
+    assert found.metrics_public is True
+    file.write_text("auth: on\n")
+    with pytest.raises(ConfigurationError, match="auth: Invalid enum value 'on'"):
         load({"INDEXD_CONFIG": str(file)})
 
 

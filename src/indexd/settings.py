@@ -20,6 +20,9 @@ from indexd.errors import ConfigurationError
 PREFIX = "INDEXD_"
 CONFIG_VARIABLE = "INDEXD_CONFIG"
 
+SWITCHES = ("auth", "budget_degrade", "tracing")
+"""Settings that are `on` or `off`, which YAML reads as true and false."""
+
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -309,4 +312,8 @@ def _from_file(path: str | None) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    return read or {}
+    given = read or {}
+    for name in SWITCHES:
+        if isinstance(value := given.get(name), bool):
+            given[name] = "on" if value else "off"
+    return given
