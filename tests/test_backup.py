@@ -258,6 +258,48 @@ def test_a_document_that_reads_like_a_setting_is_no_setting() -> None:
         assert [*script] == [new]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["keys", "list"],
+        ["keys", "create", "x"],
+        ["index", "status"],
+        ["policy", "show"],
+        ["policy", "apply"],
+    ],
+)
+def test_a_database_that_is_not_there_or_not_migrated_is_one_line(
+    empty: str, arguments: list[str]
+) -> None:
+    failed = indexd("postgresql://nobody@127.0.0.1:1/none", *arguments)
+    assert failed.returncode == 1
+    assert len(failed.stderr.splitlines()) == 1
+    assert "Connection refused" in failed.stderr
+    failed = indexd(empty, *arguments)
+    assert failed.returncode == 1
+    assert len(failed.stderr.splitlines()) == 1
+    assert "run `indexd db upgrade`" in failed.stderr
+
+
+def test_a_backup_into_a_folder_that_is_not_there_is_one_line(url: str, tmp_path: Path) -> None:
+    failed = indexd(url, "backup", str(tmp_path / "none" / "memory.backup"))
+    assert failed.returncode == 1
+    assert failed.stderr.endswith("/none/memory.backup.part: No such file or directory\n")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_a_migration_that_is_not_allowed_is_one_line(
+    empty: str, clone: psycopg.Connection[Any]
+) -> None:
+    clone.execute("DROP ROLE IF EXISTS guest")
+    clone.execute("CREATE ROLE guest LOGIN")
+    failed = indexd(empty.replace("//postgres@", "//guest@"), "db", "upgrade")
+    clone.execute("DROP ROLE guest")
+    assert failed.returncode == 1
+    assert "permission denied" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
 def test_doctor_finds_an_installation_well(url: str) -> None:
     found = indexd(url, "doctor")
     assert found.returncode == 0, found.stdout + found.stderr

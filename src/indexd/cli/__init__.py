@@ -3,6 +3,9 @@
 import sys
 
 import click
+import psycopg
+from psycopg import errors
+from sqlalchemy.exc import DBAPIError
 
 from indexd import __version__
 from indexd.cli import backup, database, doctor, index, keys, push, reembed, serve
@@ -31,10 +34,31 @@ commands.add_command(policy_command.policy)
 commands.add_command(settings_command.settings)
 
 
+NOT_MIGRATED = (
+    errors.UndefinedTable,
+    errors.InvalidSchemaName,
+    errors.UndefinedColumn,
+    errors.UndefinedFunction,
+)
+"""What the database says where migrations are missing."""
+
+
 def main() -> None:
-    """Errors of ours are one line on standard error and exit code 1, not a traceback."""
+    """What is not a bug is one line on standard error and exit code 1, not a traceback."""
     try:
         commands()
-    except IndexdError as error:
-        click.echo(f"indexd: {error.message}", err=True)
+    except (IndexdError, DBAPIError, psycopg.Error, OSError) as error:
+        click.echo(f"indexd: {_said(error)}", err=True)
         sys.exit(1)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, IndexdError):
+        return error.message
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig
+    # The lines after the first can hold values of a row.
+    [first, *_] = str(error).splitlines() or [type(error).__name__]
+    return f"{first}: run `indexd db upgrade`" if isinstance(error, NOT_MIGRATED) else first

@@ -1,15 +1,13 @@
 """`indexd policy`: look at the retention policies, check a file, put it in force."""
 
-import asyncio
 from pathlib import Path
 
 import click
 import msgspec
 
 from indexd import policy as policies
-from indexd.cli.common import database_options, load, running_database
-from indexd.db import Database
-from indexd.policy import Policies
+from indexd.cli.common import database_options, load, on_connection
+from indexd.db import Connection
 from indexd.store import policies as store
 
 
@@ -30,18 +28,14 @@ def check(file: Path | None) -> None:
 @database_options
 def show(database_url: str | None, data_dir: str | None) -> None:
     """Print the policies in force as YAML."""
-    settings = load(database_url=database_url, data_dir=data_dir)
 
-    async def look(url: str) -> Policies:
-        async with Database(url, settings) as database:
-            found, _ = await database.read(store.in_force)
-            return found
+    async def look(connection: Connection) -> None:
+        found, _ = await store.in_force(connection)
+        click.echo(f"# from {found.source or 'nowhere: none were loaded yet'}, hash {found.hash}")
+        shown = {"defaults": found.defaults, "namespaces": found.namespaces}
+        click.echo(msgspec.yaml.encode(shown, order="sorted").decode(), nl=False)
 
-    with running_database(settings) as url:
-        found = asyncio.run(look(url))
-    click.echo(f"# from {found.source or 'nowhere: none were loaded yet'}, hash {found.hash}")
-    shown = {"defaults": found.defaults, "namespaces": found.namespaces}
-    click.echo(msgspec.yaml.encode(shown, order="sorted").decode(), nl=False)
+    on_connection(load(database_url=database_url, data_dir=data_dir), look)
 
 
 @policy.command()
@@ -52,10 +46,10 @@ def apply(file: Path | None, database_url: str | None, data_dir: str | None) -> 
     settings = load(database_url=database_url, data_dir=data_dir)
     wanted = policies.load(file or settings.policies_path)
 
-    async def put(url: str) -> bool:
-        async with Database(url, settings) as database:
-            return await database.write(lambda connection: store.apply(connection, wanted))
+    async def put(connection: Connection) -> None:
+        async with connection.transaction():
+            changed = await store.apply(connection, wanted)
+        how = "applied" if changed else "already in force"
+        click.echo(f"{how}: {wanted.source}, {wanted.hash}")
 
-    with running_database(settings) as url:
-        changed = asyncio.run(put(url))
-    click.echo(f"{'applied' if changed else 'already in force'}: {wanted.source}, {wanted.hash}")
+    on_connection(settings, put)
