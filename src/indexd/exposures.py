@@ -47,7 +47,10 @@ class Exposures:
         for namespace, documents in seen.items():
             exposures = list(documents.values())
             try:
-                await database.write(lambda c, n=namespace, e=exposures: _record(c, n, e, at))  # type: ignore[misc]
+                written = await database.write(
+                    lambda c, n=namespace, e=exposures: _record(c, n, e, at)  # type: ignore[misc]
+                )
+                self._metrics.exposures_flushed.inc(written)
             except (IndexdError, psycopg.Error) as error:
                 self._metrics.exposures_dropped.inc(len(exposures))
                 log.warning("dropped exposures", count=len(exposures), cause=str(error))
@@ -72,10 +75,11 @@ class Exposures:
 
 async def _record(
     connection: Connection, namespace: str, seen: list[Exposure], at: datetime
-) -> None:
-    """Only where the policy makes something of it."""
+) -> int:
+    """How many were written: only where the policy makes something of it."""
     semantic = (await policies.of(connection, namespace)).semantic
     if semantic is None:
-        return
+        return 0
     await relevance.record(connection, namespace, seen, at=at)
     await relevance.mark(connection, namespace, [one.doc_id for one in seen], semantic, at=at)
+    return len(seen)

@@ -140,6 +140,9 @@ class Metrics:
         self.budget_p95 = self._gauge(
             "index_budget_p95_seconds", "p95 of the searches in the sliding window", "livemax"
         )
+        self.budget_seconds = self._gauge(
+            "index_budget_seconds", "What that p95 should stay below", "livemax"
+        )
         self.budget_rung = self._gauge(
             "index_budget_rung", "Rung of the ladder of degradations, 0 is none", "livemax"
         )

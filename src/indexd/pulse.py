@@ -19,6 +19,7 @@ def look(service: Service) -> None:
     budget.judge()
     metrics.over_budget.inc(budget.times_exceeded - before)
     metrics.budget_p95.set(budget.p95)
+    metrics.budget_seconds.set(budget.seconds)
     metrics.budget_rung.set(budget.rung)
     metrics.pool_size.set(database.pool.get_stats().get("pool_size", 0))
     metrics.pool_busy.set(database.admission.busy)

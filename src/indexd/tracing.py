@@ -28,14 +28,15 @@ def tracer(exporter: "SpanExporter | None" = None) -> "tuple[Tracer, Any]":
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        if exporter is None:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+            exporter = OTLPSpanExporter()
     except ImportError as error:
         raise ConfigurationError(
             "tracing: on needs OpenTelemetry: pip install 'indexd[otel]'"
         ) from error
-    if exporter is None:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-        exporter = OTLPSpanExporter()
     # What is given here would win over OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES otherwise.
     resource = Resource.create({"service.name": "indexd"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)

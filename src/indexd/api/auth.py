@@ -23,9 +23,6 @@ from indexd.rates import Rate
 from indexd.settings import Settings
 from indexd.store import keys
 
-LONGEST = 512
-"""Characters of a key that is looked at."""
-
 
 def scope(
     needed: str, *, others: Others, open_if: str = "", urgent: bool = False
@@ -55,7 +52,7 @@ def guard(settings: Settings, keyring: Keyring | None, metrics: Metrics) -> Guar
     async def identified(connection: ASGIConnection[Any, Any, Any, Any], ring: Keyring) -> Access:
         kind, _, secret = connection.headers.get("authorization", "").partition(" ")
         secret = secret.strip()
-        if kind.lower() != "bearer" or not 1 <= len(secret) <= LONGEST:
+        if kind.lower() != "bearer" or not 1 <= len(secret) <= keys.LONGEST:
             raise refused("missing")
         address = connection.client.host if connection.client else ""
         found = ring.remembered(secret)
