@@ -127,14 +127,14 @@ async def test_a_queue_that_overflowed_is_cut_short_until_it_is_calm() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         return waits
 
-    assert await wanted(12) == 1
+    assert await wanted(12) == 0
     clock.now += CALM + 0.1
     assert await wanted(12) == 8
 
 
 async def test_while_some_wait_fewer_work_at_a_time_and_all_again_afterwards() -> None:
     clock = Clock()
-    gate = admission(size=8, length=100, first=2, clock=clock)
+    gate = admission(size=8, length=100, cores=2, clock=clock)
     most = 0
 
     async def one() -> None:
@@ -154,7 +154,7 @@ async def test_while_some_wait_fewer_work_at_a_time_and_all_again_afterwards() -
     for task in holding:
         task.cancel()
     await asyncio.gather(*waiting)
-    assert most == 2
+    assert most == 5
     clock.now += CALM + 0.1
     most = 0
     await asyncio.gather(*(one() for _ in range(8)))
@@ -165,18 +165,20 @@ async def test_while_some_wait_the_quick_ones_do_not_wait_for_those_that_take_lo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("indexd.admission.LONG", 0.02)
-    gate = admission(size=3, length=100, first=1)
-    slow = [asyncio.create_task(_hold(gate)) for _ in range(5)]
+    gate = admission(size=8, length=100, cores=1)
+    slow = [asyncio.create_task(_hold(gate)) for _ in range(9)]
     await settle()
-    assert (gate.busy, gate.waiting, gate.crowded) == (3, 2, True)
-    for task in (slow[0], slow[3], slow[4]):
-        task.cancel()
+    assert (gate.busy, gate.waiting, gate.crowded) == (8, 1, True)
     await asyncio.sleep(0.1)
+    slow[0].cancel()
+    slow[1].cancel()
+    await settle()
+    assert (gate.busy, gate.waiting) == (7, 0)
     quick = [asyncio.create_task(_take(gate)) for _ in range(20)]
     await asyncio.wait_for(asyncio.gather(*quick), 5)
     more = [asyncio.create_task(_hold(gate)) for _ in range(3)]
     await asyncio.sleep(0.1)
-    assert (gate.busy, gate.waiting) == (3, 2)  # and never more than all
+    assert (gate.busy, gate.waiting) == (8, 2)  # and never more than all
     for task in (*slow, *more):
         task.cancel()
     await asyncio.gather(*slow, *more, return_exceptions=True)

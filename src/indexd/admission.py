@@ -1,15 +1,16 @@
 """Turns at the database: so many at a time, in order, and what happens when more want one.
 
 A burst may wait: `length` requests, each up to `seconds`. So may any number of clients that is not
-larger, however long they go on. As long as some wait, only as many are at work as can be without a
-loss (`indexd.knee`): more would slow each other down, and this process with them. One that takes
-long does not count there, so that the quick ones need not wait for it.
+larger, however long they go on. As long as some wait, not all turns are given: that many at work
+would slow each other down, and this process with them.
 
 A queue that overflows, or a wait that takes longer, is overload, where a long queue helps nobody
-and only adds its delay to every request. From then on hardly any may wait, and all others are
-refused at once, until none was refused for CALM seconds; or for AGAIN seconds, when the long queue
-is tried once more, and for twice as long each time that it overflows again. How long a request
-takes once it has its turn plays no part: a slow search is never refused for being slow.
+and only adds its delay to every request. From then on nobody waits, as many work at a time as can
+without slowing each other down (`indexd.knee`), and all others are refused at once, until none was
+refused for CALM seconds; or for AGAIN seconds, when the long queue is tried once more, and for
+twice as long each time that it overflows again. How long a request takes once it has its turn
+plays no part in whether it is refused: a slow search is never refused for being slow. One that
+takes LONG does not count among the few that work then, so that quick ones need not wait for it.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ def _ignore(_: object) -> None:
 class Admission:
     """`waited` hears how many seconds each request waited, `refused` why one was: queue, wait.
 
-    `first` is a guess at how many of the `size` turns can be had at once without a loss.
+    `cores` is a guess at those of the database, by which the first few turns go.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Admission:
         *,
         length: int,
         seconds: float,
-        first: int | None = None,
+        cores: int | None = None,
         waited: Callable[[float], None] = _ignore,
         refused: Callable[[str], None] = _ignore,
         clock: Callable[[], float] = time.monotonic,
@@ -64,7 +65,7 @@ class Admission:
         self._refused = refused
         self._clock = clock
         self._queue: deque[asyncio.Future[None]] = deque()
-        self._knee = Knee(size, first=first, clock=clock)
+        self._knee = Knee(size, first=cores, clock=clock)
         self._long = 0
         self._again = AGAIN
         self._shedding_since = 0.0
@@ -94,7 +95,7 @@ class Admission:
             self._waited(0.0)
         else:
             await self._wait()
-        long = False
+        long, began = False, self._clock()
 
         def take_long() -> None:
             nonlocal long
@@ -108,8 +109,8 @@ class Admission:
         finally:
             timer.cancel()
             self._long -= long
-            if self.crowded:
-                self._knee.ended()
+            if self.shedding:
+                self._knee.ended(self._clock() - began)
             self._pass_on()
 
     @property
@@ -119,13 +120,16 @@ class Admission:
 
     @property
     def _turns(self) -> int:
-        return self._knee.limit if self.crowded else self._size
+        if self.shedding:
+            return self._knee.limit
+        # Two for each core, and one: so that none idles while an answer is on its way.
+        return min(2 * self._knee.kept + 1, self._size) if self.crowded else self._size
 
     @property
     def _places(self) -> int:
         """How many may wait; those who had a turn before there were fewer, as well."""
         if self.shedding:
-            return max(1, self._turns // 4)
+            return 0
         return self._length + self._size - self._turns
 
     async def _wait(self) -> None:
@@ -170,14 +174,13 @@ class Admission:
             if now - self._refused_at > AGAIN:
                 self._again = AGAIN
             self.shedding, self._shedding_since = True, now
+            self._knee.start()
         self._refused_at = now
         self._refused(why)
 
     def _want(self) -> float:
         """One came that can't have a turn at once; gives the time."""
-        if not self.crowded:
-            self.crowded = True
-            self._knee.start()
+        self.crowded = True
         self._knee.wanted()
         self._wanted_at = self._clock()
         return self._wanted_at

@@ -157,7 +157,7 @@ def admission_of(
         settings.pool_size,
         length=settings.queue_length,
         seconds=settings.pool_timeout_seconds,
-        first=2 * (os.cpu_count() or 1) + 1,
+        cores=os.cpu_count(),
         waited=waited,
         refused=refused,
     )

@@ -1,83 +1,73 @@
-"""How many at a time are answered at the full rate: more only slow each other down.
+"""How many may work at a time in an overload, so that each is nearly as fast as if it were alone.
 
 Which number that is depends on the database's cores, on what else they do, and on the requests, so
-it is found by trying, while there is more to do than can be done: half as many, for as long as that
-costs no more than LOSS of the rate; twice as many, where that adds GAIN to it. What lies between
-is noise, or not worth the wait.
+it is measured: how long a request takes where one works at a time, and where so many do. Their
+number follows the ratio of the two (as in TCP Vegas, Brakmo and Peterson 1995, with latency for
+the round trip). Medians, because a few slow requests say nothing of the others.
 """
 
 import time
 from collections.abc import Callable
+from statistics import median
 
-STAGE_SECONDS = 0.4
-STAGE_ENDS = 40
-"""A number is tried for so long, and until so many have ended, ..."""
+TOLERANCE = 1.1
+"""Beside others a request may take so many times what it takes alone."""
 
-LONGEST_STAGE_SECONDS = 3.0
-"""... but no longer than this, where they are slow."""
+ENOUGH = 30
+FEW = 5
+FEW_SECONDS = 2.0
+"""A number is judged by so many requests, or, where they are slow, by fewer."""
 
-HELD_SECONDS = 5.0
-"""The number that was found is kept for so long before another is tried."""
-
-LOSS = 0.1
-GAIN = 0.25
+ALONE_AGAIN_SECONDS = 30.0
+"""How long what one takes alone is believed: the requests or the machine may change."""
 
 
 class Knee:
-    """`limit` is the number to go by now, at most `most`; the first one is a guess."""
+    """`limit` is the number to go by now, at most `most`; `kept` the one found; first a guess."""
 
     def __init__(
         self, most: int, *, first: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._most = most
         self._clock = clock
-        self.limit = self._kept = min(first or most, most)
-        self._rate = 0.0
-        self._settled = False
-        self._upwards = False
+        self.limit = self.kept = min(first or most, most)
+        self._alone = 0.0
+        self._alone_until = -1.0
+        self._measuring_alone = False
         self._stage()
 
     def start(self) -> None:
-        """There is more to do than can be done, from now on: go on from what was found before."""
-        self.limit, self._settled = self._kept, False
+        """There is more to do than can be done, from now on."""
         self._stage()
 
     def wanted(self) -> None:
-        """One more came than are at work at a time: while few do, rates say nothing."""
+        """One more came than work at a time: while few do, they are not as many as they may."""
         self._wanted += 1
 
-    def ended(self) -> None:
-        """One of those at work came to its end."""
-        self._ended += 1
-        lasted = self._clock() - self._began
-        if lasted < (HELD_SECONDS if self._settled else STAGE_SECONDS):
+    def ended(self, seconds: float) -> None:
+        """One came to its end, which took so long."""
+        now = self._clock()
+        if now - seconds < self._began:
+            return  # it was at work already when there were more
+        self._took.append(seconds)
+        few = FEW if now - self._began >= FEW_SECONDS else ENOUGH
+        if len(self._took) < few:
             return
-        if self._ended < STAGE_ENDS and lasted < LONGEST_STAGE_SECONDS:
-            return
-        if self._wanted > self._ended / 2:
-            self._judge(self._ended / lasted)
+        middle = median(self._took)
+        if self._measuring_alone:
+            self._alone, self._alone_until = middle, now + ALONE_AGAIN_SECONDS
+        elif self._wanted >= len(self._took) / 2:
+            self._follow(TOLERANCE * self._alone / max(middle, 1e-9))
         self._stage()
 
+    def _follow(self, ratio: float) -> None:
+        """`ratio` is how many times slower they might be."""
+        found = round(self.kept * min(max(ratio, 0.5), 1.5))
+        if ratio > 0.9 * TOLERANCE:  # hardly slower than alone
+            found = max(found, self.kept + 1)
+        self.kept = min(max(found, 1), self._most)
+
     def _stage(self) -> None:
-        self._began, self._ended, self._wanted = self._clock(), 0, 0
-
-    def _judge(self, rate: float) -> None:
-        """Go by what came of the number that was tried."""
-        if self.limit == self._kept:
-            self._rate = rate
-        elif self.limit < self._kept and rate >= (1 - LOSS) * self._rate:
-            self._kept, self._rate = self.limit, max(rate, self._rate)
-        elif self.limit > self._kept and rate >= (1 + GAIN) * self._rate:
-            self._kept, self._rate = self.limit, rate
-        else:
-            self._settle()
-            return
-        self.limit = min(self._kept * 2, self._most) if self._upwards else max(self._kept // 2, 1)
-        self._settled = False
-        if self.limit == self._kept:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Keep what was found for a while; the other direction is next, as far as there is one."""
-        self.limit, self._settled = self._kept, True
-        self._upwards = self._kept < self._most and (self._kept == 1 or not self._upwards)
+        self._began, self._took, self._wanted = self._clock(), list[float](), 0
+        self._measuring_alone = self._began >= self._alone_until
+        self.limit = 1 if self._measuring_alone else self.kept
