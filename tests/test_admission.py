@@ -6,7 +6,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from indexd.admission import AGAIN, AGAIN_AT_MOST, CALM, Admission
+from indexd.admission import AGAIN, AGAIN_AT_MOST, CALM, PROBATION, Admission
 from indexd.app import create_app
 from indexd.errors import Overloaded
 from indexd.settings import Settings
@@ -183,6 +183,50 @@ async def test_while_some_wait_the_quick_ones_do_not_wait_for_those_that_take_lo
         task.cancel()
     await asyncio.gather(*slow, *more, return_exceptions=True)
     assert (gate.busy, gate.waiting) == (0, 0)
+
+
+async def test_an_overload_of_which_few_were_refused_is_over_on_probation() -> None:
+    clock = Clock()
+    gate = admission(size=2, length=8, clock=clock)
+    holding = [asyncio.create_task(_hold(gate)) for _ in range(10)]
+    await settle()
+    assert gate.refuse_early()
+    for task in holding:
+        task.cancel()
+    await settle()
+    assert (gate.shedding, gate.busy) == (True, 0)
+
+    async def second(refused: int, taken: int) -> None:
+        """Requests within a second, of which some find that as many work as may."""
+        for place in range(taken + refused):
+            clock.now += CALM / 10
+            if place < refused:
+                gate.busy += 2
+                assert gate.refuse_early()
+                gate.busy -= 2
+            else:
+                await _take(gate)
+
+    await second(refused=8, taken=4)
+    assert gate.shedding
+    await second(refused=4, taken=12)
+    assert not gate.shedding
+    few = [asyncio.create_task(_hold(gate)) for _ in range(4)]
+    await settle()
+    assert (gate.busy, gate.waiting) == (2, 2)
+    assert gate.refuse_early()
+    assert gate.shedding
+    for task in few:
+        task.cancel()
+    await settle()
+    await second(refused=0, taken=12)
+    clock.now += PROBATION
+    many = [asyncio.create_task(_hold(gate)) for _ in range(10)]
+    await settle()
+    assert (gate.busy, gate.waiting, gate.shedding) == (2, 8, False)
+    for task in (*few, *many):
+        task.cancel()
+    await asyncio.gather(*holding, *few, *many, return_exceptions=True)
 
 
 async def test_each_time_in_vain_the_long_queue_is_tried_later() -> None:

@@ -6,9 +6,11 @@ would slow each other down, and this process with them.
 
 A queue that overflows, or a wait that takes longer, is overload, where a long queue helps nobody
 and only adds its delay to every request. From then on nobody waits, as many work at a time as can
-without slowing each other down (`indexd.knee`), and all others are refused at once, until none was
-refused for CALM seconds; or for AGAIN seconds, when the long queue is tried once more, and for
-twice as long each time that it overflows again. How long a request takes once it has its turn
+without slowing each other down (`indexd.knee`), and all others are refused at once. That is over
+once none was refused for a second. Where fewer than half were, which may come of nobody waiting,
+it is over on probation: a short queue may form, and if that overflows it was not. In any case the
+long queue is tried again after AGAIN seconds, for as many clients as fit may be all that is left,
+and after twice as many each time in vain. How long a request takes once it has its turn
 plays no part in whether it is refused: a slow search is never refused for being slow. One that
 takes LONG does not count among the few that work then, so that quick ones need not wait for it.
 """
@@ -23,11 +25,12 @@ from indexd.errors import Overloaded
 from indexd.knee import Knee
 
 CALM = 1.0
-"""Seconds without a refusal after which a burst may wait again; without a wait, all at once."""
+"""Seconds after which an overload, or a crowd, is looked at anew."""
+
+PROBATION = 3.0
+"""Seconds in which only as many may wait as may work."""
 
 AGAIN = 30.0
-"""Seconds after which it may in any case: as many clients as fit may be all that is left."""
-
 AGAIN_AT_MOST = 480.0
 
 LONG = 0.25
@@ -69,6 +72,9 @@ class Admission:
         self._long = 0
         self._again = AGAIN
         self._shedding_since = 0.0
+        self._on_probation_until = 0.0
+        self._looked_at = 0.0
+        self._came = self._refused_since = 0
         self._refused_at = self._wanted_at = 0.0
 
     @property
@@ -83,6 +89,7 @@ class Admission:
         self._look_up()
         if self._has_turn or len(self._queue) < self._places:
             return False
+        self._came += 1
         self._note("queue")
         return True
 
@@ -90,6 +97,7 @@ class Admission:
     async def turn(self) -> AsyncIterator[None]:
         """Raises Overloaded if it can't be had in time."""
         self._look_up()
+        self._came += 1
         if self._has_turn:
             self.busy += 1
             self._waited(0.0)
@@ -130,6 +138,8 @@ class Admission:
         """How many may wait; those who had a turn before there were fewer, as well."""
         if self.shedding:
             return 0
+        if self._clock() < self._on_probation_until:
+            return min(self._size, self._length)
         return self._length + self._size - self._turns
 
     async def _wait(self) -> None:
@@ -174,8 +184,10 @@ class Admission:
             if now - self._refused_at > AGAIN:
                 self._again = AGAIN
             self.shedding, self._shedding_since = True, now
+            self._looked_at, self._came, self._refused_since = now, 0, 0
             self._knee.start()
         self._refused_at = now
+        self._refused_since += 1
         self._refused(why)
 
     def _want(self) -> float:
@@ -195,5 +207,9 @@ class Admission:
         elif self.shedding and now - self._shedding_since > self._again:
             self.shedding = False
             self._again = min(2 * self._again, AGAIN_AT_MOST)
+        elif self.shedding and now - self._looked_at > CALM:
+            if self._refused_since < self._came / 2:
+                self.shedding, self._on_probation_until = False, now + PROBATION
+            self._looked_at, self._came, self._refused_since = now, 0, 0
         if now - self._wanted_at > CALM and not self._queue:
             self.crowded = False
