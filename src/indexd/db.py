@@ -20,7 +20,7 @@ from indexd.admission import Admission
 from indexd.errors import DatabaseUnavailable, InvalidRequest
 from indexd.one_trip import one_trip
 from indexd.settings import Settings
-from indexd.urls import libpq_url
+from indexd.urls import is_on_this_machine, libpq_url
 
 T = TypeVar("T")
 Connection = AsyncConnection[TupleRow]
@@ -152,12 +152,13 @@ def admission_of(
     waited: Callable[[float], None] = lambda _: None,
     refused: Callable[[str], None] = lambda _: None,
 ) -> Admission:
-    """As many turns as there are connections; by this machine's cores where requests wait."""
+    """As many turns as there are connections; where requests wait, by the cores, if known."""
+    local = settings.database_url is None or is_on_this_machine(settings.database_url)
     return Admission(
         settings.pool_size,
         length=settings.queue_length,
         seconds=settings.pool_timeout_seconds,
-        cores=os.cpu_count(),
+        cores=os.cpu_count() if local else None,
         waited=waited,
         refused=refused,
     )

@@ -35,6 +35,15 @@ def for_command_line(url: str) -> tuple[str, dict[str, str]]:
     return make_conninfo("", **parts), {"PGPASSWORD": str(password)} if password else {}
 
 
+def is_on_this_machine(url: str) -> bool:
+    """As far as the URL tells."""
+    hosts = str(conninfo_to_dict(libpq_url(url)).get("host") or "").split(",")
+    return all(h == "" or h.startswith(("/", "@", "127.")) or h in _OURS for h in hosts)
+
+
+_OURS = ("localhost", "::1")
+
+
 def with_password(url: str, password: str) -> str:
     """The URL with this password, unless it has one."""
     parts = urlsplit(libpq_url(url))
