@@ -205,6 +205,29 @@ async def test_a_half_life_of_its_own_among_the_nearest_proves_nothing(
     assert await short_way(database, search) is None
 
 
+def test_the_dimensionality_is_told_by_the_nearest_alone(rng: np.random.Generator) -> None:
+    for dimensions in (3, 30, 300):
+        radii = np.sort(rng.uniform(size=2_000)) ** (1 / dimensions)
+        cosines = 1 - radii**2 / 2
+        found = attempts.dimensionality(cosines[:1_000].tolist(), cosines[-1], 2_000)
+        assert found == pytest.approx(dimensions, rel=0.1)
+
+
+async def test_a_hard_search_is_made_the_long_way(
+    connection: Connection, database: Database, rng: np.random.Generator
+) -> None:
+    corpus = Corpus(rng, 500, spread_days=400)
+    await store_and_index(connection, "ns", corpus)
+    search = search_for(query_of(rng))
+    await long_way(database, search)
+    assert await short_way(database, search) is not None
+    hard = msgspec.structs.replace(TUNING, hard=1.0)
+    attempt = store.attempt(search, at=AT, tuning=hard)
+    assert attempt is not None
+    rows = await database.read_once(attempt.settings, attempt.statement, attempt.values)
+    assert store.proven(attempt, rows) is None
+
+
 async def test_more_equals_than_were_looked_at_prove_nothing(
     connection: Connection, database: Database, rng: np.random.Generator
 ) -> None:

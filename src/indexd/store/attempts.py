@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from indexd.store.arms import dimensionality, index_search, similar
+from indexd.store.arms import index_search, similar
 from indexd.store.bounds import epsilon
 from indexd.store.estimates import few
 from indexd.store.filters import Filters, parameters
@@ -129,7 +129,10 @@ def proven(attempt: Attempt, rows: Sequence[tuple[Any, ...]]) -> list[Hit] | Non
     proof = (
         len(found) == attempt.values["k"]
         and found[-1][_SCORE] > max(found[0][_LOWEST] + attempt.slack, 0.0)
-        and (found[0][_DIMENSIONALITY] or 0) <= attempt.hard
+        and dimensionality(
+            [row[_SCORE] for row in found], found[0][_LOWEST], attempt.values["wanted"]
+        )
+        <= attempt.hard
         and all(row[_HALF_LIFE] is None for row in found)
     )
     _vain[key] = 0 if proof else _vain.get(key, 0) + 1
@@ -137,8 +140,19 @@ def proven(attempt: Attempt, rows: Sequence[tuple[Any, ...]]) -> list[Hit] | Non
 
 
 _FACTS = len(Facts.__struct_fields__)
-_SCORE, _HALF_LIFE, _LOWEST, _DIMENSIONALITY = 2, 6, 17, 18
-"""Places in a row of `best_statement`, and of the two columns more of `nearest_statement`."""
+_SCORE, _HALF_LIFE, _LOWEST = 2, 6, 17
+"""Places in a row of `best_statement`, and of the one column more of `nearest_statement`."""
+
+
+def dimensionality(nearest: Sequence[float], farthest: float, looked_at: int) -> float:
+    """That of `indexd.store.arms`, of the cosines of the nearest and of the farthest looked at.
+
+    Of points spread evenly in so many dimensions the i-th of n lies at (i/n)^(1/dimensions) of the
+    distance of the n-th.
+    """
+    grown = [math.log(max(1 - farthest, 1e-9) / max(1 - one, 1e-9)) / 2 for one in nearest]
+    expected = [math.log(looked_at / place) for place in range(1, len(nearest) + 1)]
+    return sum(expected) / max(sum(grown), 1e-9)
 
 
 def scan_statement(dimension: int, filters: Filters) -> str:
@@ -163,16 +177,11 @@ def scan_statement(dimension: int, filters: Filters) -> str:
 
 
 def nearest_statement(dimension: int) -> str:
-    """The same of its k nearest chunks, as far as they do not decay, and of the nearest 2k the
-    lowest cosine and the local intrinsic dimensionality.
-    """
+    """The same of its k nearest chunks, as far as they do not decay, and the 2k-th's cosine."""
     return f"""
-        WITH nearby AS MATERIALIZED (
-            {similar(dimension, Filters(), "text, meta, tags")}
-        ),
-        nearest AS (
+        WITH nearest AS (
             SELECT *, min(cosine) OVER () AS lowest
-              FROM nearby
+              FROM ({similar(dimension, Filters(), "text, meta, tags")}) AS nearby
              ORDER BY cosine DESC, doc_id, chunk_id
              LIMIT %(k)s
         )
@@ -196,8 +205,7 @@ def nearest_statement(dimension: int) -> str:
                        document.source_ref_offset,
                        document.source_ref_trust_level,
                        document.source_ref_injected_by,
-                       lowest,
-                       {dimensionality("nearby", "cosine")}
+                       lowest
                   FROM nearest
                   JOIN indexd.documents AS document
                     ON document.namespace = %(namespace)s
