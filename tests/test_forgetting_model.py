@@ -69,8 +69,10 @@ class Model:
             limit = at - timedelta(seconds=policy.max_age_seconds)
             self.take([d for d in others if self.documents[d][0] < limit], "ttl")
         if policy.max_items is not None:
-            grace = at - timedelta(seconds=policy.grace_seconds)
-            others = {d for d in others & self.documents.keys() if self.documents[d][0] <= grace}
+            others &= self.documents.keys()
+            if policy.grace_seconds:
+                grace = at - timedelta(seconds=policy.grace_seconds)
+                others = {d for d in others if self.documents[d][0] <= grace}
             excess = max(len(self.documents) - policy.max_items, 0)
             order = sorted(others, key=lambda d: self.purge_key(d, at))
             self.take(order[:excess], "retention")
