@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 from tests.fake_embedders import Fake, Mode
+from tests.processes import workers
 
-from benchmarks.samples import workers
 from indexd import embedded
 
 OUT_OF_STEP = 5

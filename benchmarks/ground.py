@@ -139,8 +139,7 @@ def listening(
                 yield client, process
         finally:
             process.send_signal(signal.SIGTERM)
-            # With workers, it may first wait a minute for the health of one that is dead.
-            process.wait(120)
+            process.wait(60)
 
 
 def await_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:

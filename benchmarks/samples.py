@@ -8,6 +8,7 @@ from statistics import median
 import msgspec
 import psutil
 import psycopg
+from tests.processes import workers
 
 from benchmarks import ground
 
@@ -42,16 +43,6 @@ def taken(server: psutil.Process, url: str, at: float, searches: list[float]) ->
     """Of the server with all its workers; `searches` are the seconds of those since the last."""
     connections, disk = _database(url)
     return Sample(at, len(workers(server)), _memory(server), connections, disk, searches)
-
-
-def workers(server: psutil.Process) -> list[psutil.Process]:
-    """Those that live; a dead one is a child as well, until the server has looked."""
-    found = []
-    for process in server.children():
-        with suppress(psutil.NoSuchProcess):
-            if "spawn_main" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
 
 
 def _memory(server: psutil.Process) -> float:

@@ -10,6 +10,7 @@ import pytest
 
 from indexd.cli.serve import WORKER_ANSWERS_SECONDS
 from tests.conftest import command
+from tests.processes import workers
 from tests.test_keys import refused_start
 from tests.test_serve import external, serving
 
@@ -36,12 +37,13 @@ def test_a_worker_that_dies_is_replaced_at_once_and_the_new_one_leaves_the_polic
     file.write_text("namespaces: {mine: {half_life_seconds: 7}}")
     with serving(tmp_path, "--workers", "2", "--database-url", external) as (client, process):
         command(external, "policy", "apply", str(file))
-        killed = workers_of(process.pid)[0]
+        server = psutil.Process(process.pid)
+        killed = workers(server)[0]
         killed.suspend()
         time.sleep(1)  # until it was asked whether it lives
         killed.kill()
         deadline = time.monotonic() + WORKER_ANSWERS_SECONDS / 2
-        while killed in (now := workers_of(process.pid)) or len(now) < 2:
+        while killed in (now := workers(server)) or len(now) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         for _ in range(40):  # until the new one has come up, and after
@@ -49,12 +51,3 @@ def test_a_worker_that_dies_is_replaced_at_once_and_the_new_one_leaves_the_polic
             with suppress(httpx.TransportError):
                 found = httpx.get(f"{client.base_url}/index/retention").json()
                 assert list(found["configs"]) == ["mine"]
-
-
-def workers_of(server: int) -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process(server).children():
-        with suppress(psutil.Error):
-            if "spawn_main" in " ".join(child.cmdline()):
-                found.append(child)
-    return found
