@@ -1,7 +1,6 @@
 """`indexd backup` and `indexd restore`: the whole memory in one file, by pg_dump's own format."""
 
 import asyncio
-import os
 import shutil
 import subprocess
 import tempfile
@@ -12,11 +11,11 @@ from pathlib import Path
 import click
 import psycopg
 
-from indexd import db as database
-from indexd import embedded
+from indexd import db
 from indexd.cli.common import database_options, load, running_database
+from indexd.cli.programs import program, target
 from indexd.errors import ConfigurationError
-from indexd.urls import for_command_line, libpq_url
+from indexd.urls import libpq_url
 
 NEEDED = (" SCHEMA - indexd ", " TABLE DATA indexd alembic_version ")
 """Entries of the archive without which it is no backup of a memory."""
@@ -87,7 +86,7 @@ def _restore(url: str, file: Path, chosen: Path, *, version: int, replace: bool)
 
     pg_restore by itself would begin its transaction after that, so psql runs what it writes.
     """
-    target, environ = _target(url)
+    database, environ = target(url)
     archive = ["--no-owner", "--no-privileges", f"--use-list={chosen}", "--file=-", str(file)]
     # Terse, because the context of an error is a row of somebody's memory.
     run = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=terse", "--file=-"]
@@ -96,14 +95,14 @@ def _restore(url: str, file: Path, chosen: Path, *, version: int, replace: bool)
             # psql reads no further than to the first statement that fails.
             suppress(BrokenPipeError),
             subprocess.Popen(  # noqa: S603 (the admin's own)
-                [_program("psql"), *run, target],
+                [program("psql"), *run, database],
                 env=environ,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
             ) as psql,
             subprocess.Popen(  # noqa: S603 (the admin's own)
-                [_program("pg_restore"), *archive], stdout=subprocess.PIPE, stderr=said
+                [program("pg_restore"), *archive], stdout=subprocess.PIPE, stderr=said
             ) as reader,
         ):
             assert psql.stdin is not None  # noqa: S101 (for mypy)
@@ -134,18 +133,18 @@ def known(script: Iterable[bytes], version: int) -> Iterator[bytes]:
             return
 
 
-async def _finish(url: str) -> list[database.Check]:
+async def _finish(url: str) -> list[db.Check]:
     """Statistics, which the archive has none of, and whether this program can serve it."""
     async with await psycopg.AsyncConnection.connect(libpq_url(url), autocommit=True) as connection:
         await connection.execute("ANALYZE")
-        return database.checks(await database.versions(connection))
+        return db.checks(await db.versions(connection))
 
 
 def _run(name: str, *arguments: str, url: str | None = None) -> str:
     """Its output; raises ConfigurationError with what it said."""
-    target, environ = _target(url) if url else (None, None)
+    database, environ = target(url) if url else (None, None)
     outcome = subprocess.run(  # noqa: S603 (the admin's own)
-        [_program(name), *([target] if target else []), *arguments],
+        [program(name), *([database] if database else []), *arguments],
         env=environ,
         capture_output=True,
         text=True,
@@ -154,17 +153,3 @@ def _run(name: str, *arguments: str, url: str | None = None) -> str:
     if outcome.returncode:
         raise ConfigurationError(f"{name} failed: {outcome.stderr.strip()}")
     return outcome.stdout
-
-
-def _program(name: str) -> str:
-    own = embedded.BINARIES / name
-    path = str(own) if own.exists() else shutil.which(name)
-    if path is None:
-        raise ConfigurationError(f"{name} is neither part of indexd here nor on the PATH")
-    return path
-
-
-def _target(url: str) -> tuple[str, dict[str, str]]:
-    """The argument that names the database, and an environment with the password, if any."""
-    conninfo, secrets = for_command_line(url)
-    return f"--dbname={conninfo}", os.environ | secrets

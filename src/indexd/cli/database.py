@@ -1,16 +1,14 @@
 """`indexd db` and `indexd psql`: what admins and pipelines do with the database."""
 
-import os
-import shutil
 import subprocess
 import sys
 from contextlib import AbstractContextManager
 
 import click
 
-from indexd import embedded, migrate
+from indexd import migrate
 from indexd.cli.common import database_options, load, running_database
-from indexd.urls import for_command_line
+from indexd.cli.programs import program, target
 
 
 @click.group()
@@ -65,11 +63,9 @@ def sql(revision: str) -> None:
 def psql(arguments: tuple[str, ...], database_url: str | None, data_dir: str | None) -> None:
     """Open psql on the memory; ARGUMENTS are psql's own, such as -c 'SELECT ...'."""
     with _url(database_url, data_dir) as url:
-        own = embedded.BINARIES / "psql"
-        program = str(own) if own.exists() else shutil.which("psql") or "psql"
-        target, secrets = for_command_line(url)
+        database, environ = target(url)
         outcome = subprocess.run(  # noqa: S603 (the admin's own)
-            [program, f"--dbname={target}", *arguments], env={**os.environ, **secrets}, check=False
+            [program("psql"), database, *arguments], env=environ, check=False
         )
         sys.exit(outcome.returncode)
 

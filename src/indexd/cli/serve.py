@@ -79,8 +79,7 @@ def run(settings: Settings) -> None:
         if settings.database_url is None:
             migrate.upgrade(url)
         require_ready(url)
-        ensure_admin_key(url, settings)
-        load_policies(url, settings)
+        prepare(url, settings)
         own = "own" if settings.database_url is None else "external"
         if not settings.authenticates:
             log.warning("authentication is off: whoever reaches this address may do everything")
@@ -128,30 +127,18 @@ def metrics_folder(workers: int) -> Iterator[None]:
         yield
 
 
-def ensure_admin_key(url: str, settings: Settings) -> None:
-    """Raises ConfigurationError for a file that can't be read or holds no good key."""
-    secret = keyring.admin_secret(settings)
-    if secret is None:
-        return
+def prepare(url: str, settings: Settings) -> None:
+    """Put the file's admin key and policies in force; raises ConfigurationError for a mistake."""
+    secret, wanted = keyring.admin_secret(settings), policy.load(settings.policies_path)
 
-    async def ensure() -> None:
+    async def put() -> None:
         async with Database(url, settings) as database:
-            await database.write(
-                lambda connection: keys.ensure_from_file(connection, secret, at=now())
-            )
-
-    asyncio.run(ensure())
-
-
-def load_policies(url: str, settings: Settings) -> None:
-    """Put those of the file in force. Raises ConfigurationError for a file with a mistake."""
-    wanted = policy.load(settings.policies_path)
-
-    async def load() -> None:
-        async with Database(url, settings) as database:
+            if secret is not None:
+                ensure = functools.partial(keys.ensure_from_file, secret=secret, at=now())
+                await database.write(ensure)
             await database.write(functools.partial(policies.apply, policies=wanted))
 
-    asyncio.run(load())
+    asyncio.run(put())
 
 
 def require_ready(url: str) -> None:
