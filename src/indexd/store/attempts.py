@@ -95,7 +95,7 @@ def attempt(
         expected=space,
         scored=wanted,
         slack=2 * epsilon(vector),
-        hard=tuning.hard if tuning.effort == 1 else math.inf,
+        hard=tuning.hard_from,
         reduced=tuning.reduced,
     )
 

@@ -32,17 +32,19 @@ def scan_cost(matching: float, space: Facts, filters: Filters, tuning: Tuning) -
     return matching * tuning.exact_row
 
 
-def similar_cost(matching: float, space: Facts, tuning: Tuning) -> float:
-    """Of one row that the similar arm finds under a filter, in microseconds: as many rows of the
+def similar_cost(matching: float, space: Facts, filters: Filters, tuning: Tuning) -> float:
+    """Of one row that the similar arm finds, in microseconds: under a filter as many rows of the
     index are read as it takes to meet one that matches.
     """
+    if filters == Filters():
+        return tuning.index_row
     return tuning.filtered_index_row * space.chunks / max(matching, 1)
 
 
 def are_few(matching: float, space: Facts, filters: Filters, k: int, tuning: Tuning) -> bool:
     """So few match that they are scanned."""
     similar_arm = max(
-        similar_rows(k) * similar_cost(matching, space, tuning),
+        similar_rows(k) * similar_cost(matching, space, filters, tuning),
         tuning.first_ef(space.chunks) * tuning.index_row,
     )
     return scan_cost(matching, space, filters, tuning) <= PREFERRED * similar_arm

@@ -20,7 +20,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from indexd.db import Connection
 from indexd.store import ages, estimates
@@ -127,25 +126,30 @@ async def probe_and_sweep(
         wanted = estimates.similar_rows(k)
         if estimates.are_few(matching, space, filters, k, tuning):
             return matching
-    similar_row = estimates.similar_cost(matching, space, tuning) if filtered else tuning.index_row
+    similar_row = estimates.similar_cost(matching, space, filters, tuning)
     scanning = estimates.scan_cost(matching, space, filters, tuning)
 
-    spread = await ages.of(connection, space.namespace)
     on_to = tuning.max_scan_tuples if filtered else None
-    await connection.execute(";".join(index_search(ef, on_to=on_to, tuning=tuning)))
+
+    async def probing(ef: int, wanted: int, newest: int = 0) -> Probe:
+        settings = index_search(ef, on_to=on_to, tuning=tuning)
+        return await _probe(
+            connection, best, space.dimension, filters, values, settings, wanted, newest
+        )
+
+    spread = await ages.of(connection, space.namespace)
     newest = tuning.newest_read if filtered else tuning.newest
-    probe = await _probe(connection, best, space.dimension, filters, values, wanted, newest)
+    probe = await probing(ef, wanted, newest)
     if probe.newest < newest or probe.edge is None:
         return best  # the newest arm has read everything there is
     swept = dict.fromkeys(probe.classes, probe.edge.timestamp())
-    if (probe.dimensionality or 0) > tuning.hard and tuning.effort == 1:
+    if (probe.dimensionality or 0) > tuning.hard_from:
         rows = max(tuning.hard_rows, space.chunks * tuning.hard_share)
         wanted = max(wanted, int(rows * matching / space.chunks))
         if scanning <= estimates.PREFERRED * wanted * similar_row:
             return await _exact(connection, best, filters, values, matching)
         on_to = max(tuning.max_scan_tuples, space.chunks)
-        await connection.execute(";".join(index_search(wanted, on_to=on_to, tuning=tuning)))
-        probe = await _again(connection, best, space.dimension, filters, values, wanted, probe)
+        probe = await probing(wanted, wanted)
     slack = epsilon(vector)
     bound, wide = probe.bound, tuning.slice_rows
     while True:
@@ -183,8 +187,7 @@ async def probe_and_sweep(
             return await _exact(connection, best, filters, values, matching)
         if deeper < math.inf:
             wanted = ef_deeper
-            await connection.execute(";".join(index_search(wanted, on_to=on_to, tuning=tuning)))
-            probe = await _again(connection, best, space.dimension, filters, values, wanted, probe)
+            probe = await probing(wanted, wanted)
             bound = min(bound, probe.bound) if probe.bound is not None else bound
             continue
         slices = [_newest_part(one, spread, wide) for one in open_ranges]
@@ -233,9 +236,11 @@ async def _probe(
     dimension: int,
     filters: Filters,
     values: dict[str, Any],
+    settings: list[str],
     wanted: int,
     newest: int,
 ) -> Probe:
+    await connection.execute(";".join(settings))
     cursor = await connection.execute(
         probe_statement(dimension, filters, per_document=best.per_document),
         values | {"wanted": wanted, "newest": newest},
@@ -246,20 +251,6 @@ async def _probe(
     best.take([row[said:] for row in rows if row[said] is not None])
     best.scored += probe.similar + probe.newest
     return probe
-
-
-async def _again(
-    connection: Connection,
-    best: Best,
-    dimension: int,
-    filters: Filters,
-    values: dict[str, Any],
-    wanted: int,
-    known: Probe,
-) -> Probe:
-    """Probe the similar arm once more; what the newest one said stays."""
-    found = await _probe(connection, best, dimension, filters, values, wanted, 0)
-    return replace(found, newest=known.newest, edge=known.edge, classes=known.classes)
 
 
 async def _sweep(

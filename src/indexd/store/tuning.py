@@ -41,6 +41,11 @@ class Tuning(msgspec.Struct, frozen=True):
         return max(int(full * self.effort), 1)
 
     @property
+    def hard_from(self) -> float:
+        """Under load nothing is given more."""
+        return math.inf if self.effort < 1 else self.hard
+
+    @property
     def reduced(self) -> list[str]:
         """What an answer over the index says of itself."""
         return ["index"] if self.effort < 1 else []
