@@ -149,22 +149,27 @@ def test_a_restore_overwrites_only_when_told_to(url: str, tmp_path: Path) -> Non
     assert indexd(url, "backup", str(file)).returncode == 0
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("INSERT INTO indexd.namespaces VALUES ('later', 2, 0, 0, now())")
-    refused = indexd(url, "restore", str(file))
-    assert refused.returncode == 1
-    assert "--replace" in refused.stderr
+    outcome = indexd(url, "restore", str(file))
+    assert outcome.returncode == 1
+    assert "--replace" in outcome.stderr
     assert any(("later" in row[0]) for table in contents(url) for row in table)
     assert indexd(url, "restore", str(file), "--replace").returncode == 0
     assert not any(("later" in row[0]) for table in contents(url) for row in table)
 
 
+def refused(url: str, file: Path, said: str) -> None:
+    """A restore over what there is fails, says why and changes nothing."""
+    before = contents(url)
+    outcome = indexd(url, "restore", str(file), "--replace")
+    assert outcome.returncode == 1
+    assert said in outcome.stderr
+    assert contents(url) == before
+
+
 def test_a_file_that_is_no_backup_changes_nothing(url: str, tmp_path: Path) -> None:
     file = tmp_path / "memory.backup"
     file.write_text("no backup")
-    before = contents(url)
-    refused = indexd(url, "restore", str(file), "--replace")
-    assert refused.returncode == 1
-    assert "pg_restore failed" in refused.stderr
-    assert contents(url) == before
+    refused(url, file, "pg_restore failed")
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
@@ -173,11 +178,7 @@ def test_a_backup_that_was_cut_off_changes_nothing(url: str, tmp_path: Path, sha
     fill(url)
     assert indexd(url, "backup", str(file)).returncode == 0
     os.truncate(file, int(file.stat().st_size * share))
-    before = contents(url)
-    refused = indexd(url, "restore", str(file), "--replace")
-    assert refused.returncode == 1
-    assert "pg_restore: error" in refused.stderr
-    assert contents(url) == before
+    refused(url, file, "pg_restore: error")
     assert schemas(url) == ["indexd"]
 
 
@@ -186,16 +187,13 @@ def test_an_archive_of_something_else_changes_nothing(
 ) -> None:
     clone.autocommit = True
     clone.execute("CREATE TABLE other (x int)")
-    file, before = tmp_path / "other.backup", contents(url)
+    file = tmp_path / "other.backup"
     for part in ("--schema=public", "--schema=indexd --schema-only"):
         subprocess.run(
             [BINARIES / "pg_dump", "--format=custom", *part.split(), f"--file={file}", url],
             check=True,
         )
-        refused = indexd(url, "restore", str(file), "--replace")
-        assert refused.returncode == 1
-        assert "is no backup of a memory" in refused.stderr
-        assert contents(url) == before
+        refused(url, file, "is no backup of a memory")
 
 
 def test_a_restore_that_the_database_refuses_changes_nothing_and_says_why(
@@ -213,11 +211,7 @@ def test_a_restore_that_the_database_refuses_changes_nothing_and_says_why(
         "CREATE EVENT TRIGGER t ON ddl_command_start WHEN TAG IN ('CREATE INDEX') "
         "EXECUTE FUNCTION refuse()"
     )
-    before = contents(url)
-    refused = indexd(url, "restore", str(file), "--replace")
-    assert refused.returncode == 1
-    assert "no indexes today" in refused.stderr
-    assert contents(url) == before
+    refused(url, file, "no indexes today")
 
 
 def test_a_restore_that_is_interrupted_changes_nothing(

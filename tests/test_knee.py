@@ -35,6 +35,13 @@ class Database:
         return kept
 
 
+def overloaded(cores: float, *, first: int | None = None) -> tuple[Database, Knee]:
+    database = Database(cores)
+    knee = Knee(16, first=first, clock=database.clock)
+    knee.start()
+    return database, knee
+
+
 def usual(kept: list[int]) -> int:
     return max(kept, key=kept.count)
 
@@ -42,17 +49,13 @@ def usual(kept: list[int]) -> int:
 def test_about_as_many_as_there_are_cores_are_found_from_above_and_from_below() -> None:
     for cores in (1, 2, 4, 8):
         for first in (1, 16):
-            database = Database(cores)
-            knee = Knee(16, first=first, clock=database.clock)
-            knee.start()
+            database, knee = overloaded(cores, first=first)
             database.work(knee, 10)
             assert cores <= usual(database.work(knee, 20)) <= cores + 2
 
 
 def test_a_change_of_what_the_database_can_do_is_followed() -> None:
-    database = Database(cores=8)
-    knee = Knee(16, clock=database.clock)
-    knee.start()
+    database, knee = overloaded(cores=8)
     database.work(knee, 20)
     for cores in (2, 8):
         database.cores = cores
@@ -61,9 +64,7 @@ def test_a_change_of_what_the_database_can_do_is_followed() -> None:
 
 
 def test_slow_requests_are_not_taken_for_too_many() -> None:
-    database = Database(cores=4)
-    knee = Knee(16, clock=database.clock)
-    knee.start()
+    database, knee = overloaded(cores=4)
     database.work(knee, 20)
     database.seconds = 0.5
     database.work(knee, 4 * ALONE_AGAIN_SECONDS)
@@ -71,9 +72,7 @@ def test_slow_requests_are_not_taken_for_too_many() -> None:
 
 
 def test_what_was_found_is_where_the_next_overload_starts() -> None:
-    database = Database(cores=2)
-    knee = Knee(16, clock=database.clock)
-    knee.start()
+    database, knee = overloaded(cores=2)
     database.work(knee, 10)
     found = knee.kept
     database.now += 3600
@@ -82,9 +81,7 @@ def test_what_was_found_is_where_the_next_overload_starts() -> None:
 
 
 def test_nothing_is_concluded_while_few_want_to_work() -> None:
-    database = Database(cores=2)
-    knee = Knee(16, clock=database.clock)
-    knee.start()
+    database, knee = overloaded(cores=2)
     assert set(database.work(knee, 60, wanted=0)) == {16}
 
 

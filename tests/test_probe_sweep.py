@@ -113,6 +113,21 @@ async def space_of(connection: Connection, namespace: str, half_life: float | No
     return Facts(namespace, DIMENSION, found.chunks, half_life, indexed=True)
 
 
+async def search(
+    connection: Connection,
+    space: Facts,
+    query: NDArray[np.float32],
+    *,
+    k: int = 10,
+    filters: Filters | None = None,
+    tuning: Tuning = PUSHING,
+) -> store.Found:
+    async with connection.transaction():
+        return await store.by_vector(
+            connection, space, query, k=k, filters=filters or Filters(), at=AT, tuning=tuning
+        )
+
+
 def assert_same(found: list[Any], expected: list[tuple[str, float]]) -> None:
     """Equal scores, and equal documents but where float32 can't tell two apart."""
     assert [hit.score for hit in found] == pytest.approx([s for _, s in expected], abs=1e-6)
@@ -135,16 +150,8 @@ async def test_the_answer_is_that_of_brute_force(
         query = normalised(rng.normal(size=DIMENSION).astype(np.float32))
         tag = int(rng.integers(0, 4)) if number % 3 == 0 else None
         k = int(rng.integers(1, 30))
-        async with connection.transaction():
-            found = await store.by_vector(
-                connection,
-                space,
-                query,
-                k=k,
-                filters=Filters(tags=None if tag is None else [f"t{tag}"]),
-                at=AT,
-                tuning=PUSHING,
-            )
+        filters = Filters(tags=None if tag is None else [f"t{tag}"])
+        found = await search(connection, space, query, k=k, filters=filters)
         assert_same(found.hits, corpus.best(query, policy, k, tag))
 
 
@@ -181,10 +188,7 @@ async def test_random_corpora_give_the_answer_of_brute_force(
     if turned:  # every similarity negative, or nearly
         query = normalised(-corpus.vectors.sum(axis=0) - query)
     space = await space_of(connection, namespace, policy)
-    async with connection.transaction():
-        found = await store.by_vector(
-            connection, space, query, k=k, filters=Filters(), at=AT, tuning=PUSHING
-        )
+    found = await search(connection, space, query, k=k)
     assert_same(found.hits, corpus.best(query, policy, k, None))
     await connection.execute("DELETE FROM indexd.chunks WHERE namespace = %s", (namespace,))
     await indexes.drop(connection, indexes.index_name(namespace, DIMENSION))
@@ -224,10 +228,7 @@ async def test_a_hard_search_is_given_more_of_the_index(
 
     async def scored(**rest: float) -> int:
         tuning = msgspec.structs.replace(PUSHING, ef=60, **rest)
-        async with connection.transaction():
-            found = await store.by_vector(
-                connection, space, query, k=5, filters=Filters(), at=AT, tuning=tuning
-            )
+        found = await search(connection, space, query, k=5, tuning=tuning)
         assert_same(found.hits, corpus.best(query, None, 5, None))
         return found.scored
 
@@ -248,10 +249,7 @@ async def test_a_wrong_spread_costs_time_and_no_answer(
     await connection.execute("UPDATE indexd.chunk_ages SET quantiles = '{0,1}', chunks = 3")
     space = await space_of(connection, "ns", 30 * DAY)
     query = normalised(rng.normal(size=DIMENSION).astype(np.float32))
-    async with connection.transaction():
-        found = await store.by_vector(
-            connection, space, query, k=10, filters=Filters(), at=AT, tuning=PUSHING
-        )
+    found = await search(connection, space, query)
     assert_same(found.hits, corpus.best(query, 30 * DAY, 10, None))
 
 
@@ -262,10 +260,7 @@ async def test_a_recent_search_scores_few_of_many(
     await store_and_index(connection, "ns", corpus)
     space = await space_of(connection, "ns", DAY)
     query = normalised(rng.normal(size=DIMENSION).astype(np.float32))
-    async with connection.transaction():
-        found = await store.by_vector(
-            connection, space, query, k=10, filters=Filters(), at=AT, tuning=Tuning(ef=100)
-        )
+    found = await search(connection, space, query, tuning=Tuning(ef=100))
     assert found.scored < 1_000
     assert_same(found.hits, corpus.best(query, DAY, 10, None))
 

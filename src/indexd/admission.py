@@ -16,6 +16,7 @@ takes LONG does not count among the few that work then, so that quick ones need 
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -32,6 +33,7 @@ PROBATION = 3.0
 
 AGAIN = 30.0
 AGAIN_AT_MOST = 480.0
+"""Seconds of an overload after which the long queue is tried again."""
 
 LONG = 0.25
 """Seconds at work after which a request takes none of the few turns there are while others wait."""
@@ -59,7 +61,6 @@ class Admission:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.busy = 0
-        self.crowded = False
         self.shedding = False
         self._size = size
         self._length = length
@@ -75,11 +76,17 @@ class Admission:
         self._on_probation_until = 0.0
         self._looked_at = 0.0
         self._came = self._refused_since = 0
-        self._refused_at = self._wanted_at = 0.0
+        self._refused_at = 0.0
+        self._wanted_at = -math.inf
 
     @property
     def waiting(self) -> int:
         return len(self._queue)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether some wait, or had to a moment ago."""
+        return bool(self._queue) or self._clock() - self._wanted_at <= CALM
 
     def refuse_early(self) -> bool:
         """Whether one more would be refused now; then it is counted as if it had asked.
@@ -192,24 +199,21 @@ class Admission:
 
     def _want(self) -> float:
         """One came that can't have a turn at once; gives the time."""
-        self.crowded = True
         self._knee.wanted()
         self._wanted_at = self._clock()
         return self._wanted_at
 
     def _look_up(self) -> None:
         """Whether it is over."""
-        if not self.crowded:
+        if not self.shedding:
             return
         now = self._clock()
         if now - self._refused_at > CALM:
             self.shedding = False
-        elif self.shedding and now - self._shedding_since > self._again:
+        elif now - self._shedding_since > self._again:
             self.shedding = False
             self._again = min(2 * self._again, AGAIN_AT_MOST)
-        elif self.shedding and now - self._looked_at > CALM:
+        elif now - self._looked_at > CALM:
             if self._refused_since < self._came / 2:
                 self.shedding, self._on_probation_until = False, now + PROBATION
             self._looked_at, self._came, self._refused_since = now, 0, 0
-        if now - self._wanted_at > CALM and not self._queue:
-            self.crowded = False

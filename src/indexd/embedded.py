@@ -67,7 +67,7 @@ def _start(server: PostgresServer) -> None:
         try:
             server.start()
         except subprocess.SubprocessError as error:
-            if late or not _runs(server.pgdata):
+            if late or not _runs(server.pgdata, _state(server.pgdata)):
                 raise _does_not_start(server) from error
         else:
             # One that was killed a moment ago still looks as if it ran.
@@ -90,7 +90,7 @@ def _settle(folder: Path, deadline: float) -> None:
     """
     while time.monotonic() < deadline:
         state = _state(folder)
-        if not _runs(folder):
+        if not _runs(folder, state):
             (folder / "postmaster.pid").unlink(missing_ok=True)
             if len(state) > _SOCKET:
                 port, where = state[_PORT], Path(state[_SOCKET])
@@ -111,11 +111,11 @@ def _state(folder: Path) -> list[str]:
     return []
 
 
-def _runs(folder: Path) -> bool:
+def _runs(folder: Path, state: list[str]) -> bool:
     """Whether there is a server of this folder, ready or not."""
     with suppress(psutil.Error, ValueError, IndexError):
         # The command line of a zombie is empty.
-        return str(folder) in psutil.Process(int(_state(folder)[_PID])).cmdline()
+        return str(folder) in psutil.Process(int(state[_PID])).cmdline()
     return False
 
 

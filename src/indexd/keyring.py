@@ -14,6 +14,7 @@ import psycopg
 import structlog
 
 from indexd.access import Access
+from indexd.addresses import can_be_a_key
 from indexd.db import Connection, Database
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings, secret_from
@@ -79,7 +80,7 @@ def admin_secret(settings: Settings) -> str | None:
     if settings.admin_key_file is None:
         return None
     secret = secret_from(settings.admin_key_file, "admin_key_file")
-    if not (SHORTEST <= len(secret) <= LONGEST and secret.isascii() and secret.isprintable()):
+    if not (SHORTEST <= len(secret) <= LONGEST and can_be_a_key(secret)):
         raise ConfigurationError(
             f"admin_key_file: expected one line of {SHORTEST} to {LONGEST} printable characters"
         )

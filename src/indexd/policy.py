@@ -54,9 +54,9 @@ class Policies(msgspec.Struct, frozen=True):
         return self.namespaces.get(namespace, self.defaults)
 
     def seen_by(self, sees: Callable[[str], bool]) -> Self:
-        """As if the file said nothing of the other namespaces."""
+        """As if a file said nothing of the other namespaces, and nobody knew which file."""
         seen = {name: policy for name, policy in self.namespaces.items() if sees(name)}
-        return replace(self, namespaces=seen)
+        return replace(self, namespaces=seen, source="")
 
     @property
     def hash(self) -> str:

@@ -91,8 +91,9 @@ def guard(settings: Settings, keyring: Keyring | None, metrics: Metrics) -> Guar
                 metrics.auth_failures.labels("scope").inc()
                 raise ScopeMissing(f"the route needs scope {needed}, the key has {access.scope}")
         connection.scope["auth"] = access
-        limited = rate is not None and needed != OPEN and not handler.opt.get("urgent")
-        if rate is not None and limited and (left := rate.take(access.name)):
+        if needed == OPEN or handler.opt.get("urgent"):
+            return
+        if rate is not None and (left := rate.take(access.name)):
             metrics.rejected.labels("rate_limit").inc()
             raise RateLimited(
                 f"at most {settings.rate_limit} requests per minute; try again later",

@@ -37,7 +37,7 @@ async def embed_text(
     for field, value in (("text", data.text), ("source_ref", data.source_ref)):
         if not value.strip():
             raise InvalidField(f"{field}: expected a text that is not blank")
-    check_text(data.text, service.settings)
+    check_text(data.text, service.settings, "text")
     if data.namespace not in CANONICAL:
         raise UnknownNamespace(f"namespace: expected one of {', '.join(CANONICAL)}")
     access.writes(data.namespace)

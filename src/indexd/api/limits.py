@@ -22,8 +22,7 @@ def check_document(request: UpsertIn, settings: Settings) -> None:
 def check_search(request: SearchIn, settings: Settings) -> None:
     """Raises InvalidField for a query that is too long and for filters of too many values."""
     text = request.query if isinstance(request.query, str) else request.query and request.query.text
-    if len(text or "") > settings.max_text_chars:
-        raise InvalidField(f"query: expected at most {settings.max_text_chars} characters")
+    check_text(text or "", settings, "query")
     if request.filters is not None:
         check_filters(request.filters, settings, "filters")
 
@@ -38,6 +37,6 @@ def check_filters(filters: FiltersIn | ForgetFilterIn, settings: Settings, where
             )
 
 
-def check_text(text: str, settings: Settings) -> None:
+def check_text(text: str, settings: Settings, where: str) -> None:
     if len(text) > settings.max_text_chars:
-        raise InvalidField(f"text: expected at most {settings.max_text_chars} characters")
+        raise InvalidField(f"{where}: expected at most {settings.max_text_chars} characters")

@@ -23,7 +23,7 @@ from indexd.api.structs import (
 )
 from indexd.api.wire import Json
 from indexd.db import Connection
-from indexd.policy import Policy, parse_policy
+from indexd.policy import Policies, Policy, parse_policy
 from indexd.service import Service
 from indexd.store import decay, policies, stats
 from indexd.store import retention as store
@@ -36,11 +36,16 @@ async def retention(
     service: NamedDependency[Service], access: NamedDependency[Access]
 ) -> RetentionOut:
     """The retention policies in force."""
-    found, policy_hash = await service.database.read(policies.in_force)
+    found, policy_hash = seen(await service.database.read(policies.in_force), access)
+    return RetentionOut(found.namespaces, found.defaults, policy_hash, found.source)
+
+
+def seen(in_force: tuple[Policies, str], access: Access) -> tuple[Policies, str]:
+    """The policies and their hash as far as this key may know them."""
     if access.namespaces is None:
-        return RetentionOut(found.namespaces, found.defaults, policy_hash, found.source)
-    seen = found.seen_by(access.sees)
-    return RetentionOut(seen.namespaces, seen.defaults, seen.hash, "")
+        return in_force
+    found = in_force[0].seen_by(access.sees)
+    return found, found.hash
 
 
 @post(

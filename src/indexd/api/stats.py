@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from indexd import __version__, db, keeper
 from indexd.access import Access
 from indexd.api.auth import scope
+from indexd.api.retention import seen
 from indexd.api.structs import NamespaceOut, StatsOut, VersionOut
 from indexd.db import Connection, Versions
 from indexd.service import Service
@@ -30,9 +31,7 @@ async def stats(service: NamedDependency[Service], access: NamedDependency[Acces
     rules = keeper.rules(service.settings)
 
     async def look(connection: Connection) -> _Seen:
-        in_force, policy_hash = await policies.in_force(connection)
-        if access.namespaces is not None:
-            policy_hash = in_force.seen_by(access.sees).hash
+        _, policy_hash = seen(await policies.in_force(connection), access)
         return _Seen(
             await store.by_namespace(connection),
             indexes.serving(await indexes.look(connection), rules),
