@@ -19,8 +19,8 @@ from benchmarks.wire import request
 from indexd import migrate
 from indexd.policy import Policies, Policy
 from indexd.store import policies
-from indexd.store.arms import similar
 from indexd.store.filters import Filters, parameters
+from indexd.store.search.statements import similar
 
 K = 10
 DIMENSION = 384

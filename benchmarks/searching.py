@@ -32,8 +32,8 @@ from benchmarks.searching_results import AtSize, Filtered, HalfLife, Times
 from benchmarks.sized import SHARES, share_tag
 from benchmarks.wire import Wire, port_of
 from indexd.store.filters import Filters
-from indexd.store.hits import best_statement, exact
-from indexd.store.tuning import Tuning
+from indexd.store.search.costs import Tuning
+from indexd.store.search.hits import best_statement, exact
 from indexd.vectors import normalised
 
 DAY = 86_400.0

@@ -23,7 +23,7 @@ from benchmarks import ground
 from benchmarks.ground import corpus, embeddings, quantile_ms, queries, seconds
 from benchmarks.wire import Wire, port_of, request
 from indexd.store.filters import Filters, parameters
-from indexd.store.hits import best_statement, exact
+from indexd.store.search.hits import best_statement, exact
 from indexd.vectors import normalised
 
 

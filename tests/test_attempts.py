@@ -11,12 +11,13 @@ from indexd.db import Connection, Database
 from indexd.errors import DimensionMismatch
 from indexd.policy import Policies, Policy, Semantic
 from indexd.settings import Settings
-from indexd.store import attempts, policies, upsert
+from indexd.store import policies, upsert
 from indexd.store import search as store
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
 from indexd.store.search import Search
-from indexd.store.tuning import Tuning
+from indexd.store.search import one_statement as attempts
+from indexd.store.search.costs import Tuning
 from indexd.vectors import Embedding, normalised
 from tests.test_probe_sweep import AT, DAY, DIMENSION, Corpus, connection, store_and_index
 

@@ -10,13 +10,14 @@ import pytest
 from pgvector.psycopg import register_vector_async
 
 from indexd.db import Connection
-from indexd.store import ages, hybrid, indexes, upsert
+from indexd.store import indexes, upsert
 from indexd.store import search as store
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
 from indexd.store.indexes import Rules
-from indexd.store.search import Found, Search
-from indexd.store.tuning import Tuning
+from indexd.store.search import Found, Search, hybrid
+from indexd.store.search import age_histogram as ages
+from indexd.store.search.costs import Tuning
 from indexd.vectors import normalised
 from tests.conftest import Client, Sql, document
 

@@ -11,13 +11,13 @@ from pgvector.psycopg import register_vector
 from pytest_postgresql.executors.noop import NoopExecutor
 
 from indexd.keeper import keep_once
-from indexd.store.arms import probe_statement, sweep_statement
-from indexd.store.attempts import nearest_statement, scan_statement
-from indexd.store.bounds import NO_HALF_LIFE
 from indexd.store.filters import Filters, may_match, parameters
 from indexd.store.indexes import Rules, index_name
 from indexd.store.namespaces import facts_values
-from indexd.store.tuning import Tuning
+from indexd.store.search.bounds import NO_HALF_LIFE
+from indexd.store.search.costs import Tuning
+from indexd.store.search.one_statement import nearest_statement, scan_statement
+from indexd.store.search.statements import probe_statement, sweep_statement
 from tests.conftest import _url
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)

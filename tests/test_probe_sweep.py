@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from pgvector.psycopg import register_vector_async
 
 from indexd.db import Connection
-from indexd.store import ages, indexes, upsert
+from indexd.store import indexes, upsert
 from indexd.store import search as store
-from indexd.store.arms import dimensionality
-from indexd.store.bounds import cutoff, epsilon, half_life_bound
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
 from indexd.store.indexes import Rules
 from indexd.store.namespaces import Facts, facts
-from indexd.store.tuning import Tuning
+from indexd.store.search import age_histogram as ages
+from indexd.store.search.bounds import cutoff, epsilon, half_life_bound
+from indexd.store.search.costs import Tuning
+from indexd.store.search.statements import dimensionality
 from indexd.vectors import normalised
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)

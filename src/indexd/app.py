@@ -38,7 +38,7 @@ from indexd.service import Service
 from indexd.service import now as clock
 from indexd.settings import Settings
 from indexd.store import policies
-from indexd.store.tuning import Tuning
+from indexd.store.search.costs import Tuning
 
 
 def create_app(

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from indexd.store.tuning import Tuning
+from indexd.store.search.costs import Tuning
 
 log = structlog.get_logger()
 

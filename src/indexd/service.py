@@ -11,7 +11,7 @@ from indexd.embedders import Embedder
 from indexd.exposures import Exposures
 from indexd.metrics import Metrics
 from indexd.settings import Settings
-from indexd.store.tuning import Tuning
+from indexd.store.search.costs import Tuning
 
 
 def now() -> datetime:

@@ -4,7 +4,7 @@ from msgspec import UNSET
 
 from indexd.api.structs import ResultOut, Weights
 from indexd.store.filters import Filters
-from indexd.store.hits import Hit
+from indexd.store.search.hits import Hit
 
 SNIPPET = 240
 """Characters."""

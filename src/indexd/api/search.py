@@ -20,10 +20,10 @@ from indexd.api.results import result_from
 from indexd.api.structs import RelatedIn, ResultOut, SearchIn, SearchOut
 from indexd.api.wire import Json
 from indexd.service import Service
-from indexd.store import related as store_related
 from indexd.store import search as store
 from indexd.store.filters import Filters
 from indexd.store.search import Found, Mode, Search
+from indexd.store.search import related as store_related
 
 
 @post(

@@ -16,7 +16,7 @@ import msgspec
 
 from indexd.db import Connection
 from indexd.policy import Semantic
-from indexd.store.hits import Hit
+from indexd.store.search.hits import Hit
 from indexd.store.span import before
 
 PRIOR = 0.5

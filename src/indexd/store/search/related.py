@@ -10,7 +10,7 @@ from indexd.store.documents import missing
 from indexd.store.filters import Filters
 from indexd.store.namespaces import facts
 from indexd.store.search import Found, by_vector
-from indexd.store.tuning import Tuning
+from indexd.store.search.costs import Tuning
 from indexd.vectors import Embedding, normalised
 
 VANISHED = 1e-6

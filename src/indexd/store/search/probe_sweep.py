@@ -22,14 +22,20 @@ from typing import Any
 import msgspec
 
 from indexd.db import Connection
-from indexd.store import ages, estimates
-from indexd.store.ages import Ages
-from indexd.store.arms import index_search, probe_statement, scan_statement, sweep_statement
-from indexd.store.bounds import cutoff, epsilon, half_life_bound
 from indexd.store.filters import Filters
 from indexd.store.namespaces import Facts
+from indexd.store.search import age_histogram as ages
+from indexd.store.search import selectivity as estimates
+from indexd.store.search.age_histogram import Ages
+from indexd.store.search.bounds import cutoff, epsilon, half_life_bound
+from indexd.store.search.costs import Tuning
+from indexd.store.search.statements import (
+    index_search,
+    probe_statement,
+    scan_statement,
+    sweep_statement,
+)
 from indexd.store.span import FIRST
-from indexd.store.tuning import Tuning
 from indexd.vectors import Embedding
 
 

@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any
 
 from indexd.db import Connection
-from indexd.store import lexical
 from indexd.store.filters import Filters, parameters
-from indexd.store.hits import Hit, best
 from indexd.store.namespaces import Facts
+from indexd.store.search import lexical
+from indexd.store.search.hits import Hit, best
 
 POOL = 200
 """So many of each arm are ranked. Decay counts before: a short list that is faded afterwards

@@ -7,7 +7,7 @@ import msgspec
 from indexd.db import Connection
 from indexd.store.filters import Filters, may_match
 from indexd.store.namespaces import Facts
-from indexd.store.tuning import Tuning
+from indexd.store.search.costs import Tuning
 
 
 def similar_rows(k: int) -> int:

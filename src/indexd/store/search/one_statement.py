@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 
-from indexd.store.arms import index_search, similar
-from indexd.store.bounds import epsilon
-from indexd.store.estimates import few
 from indexd.store.filters import Filters, parameters
-from indexd.store.hits import Hit, best_statement, exact, hit_from
 from indexd.store.namespaces import FACTS, Facts, facts_values
-from indexd.store.tuning import Tuning
+from indexd.store.search.bounds import epsilon
+from indexd.store.search.costs import Tuning
+from indexd.store.search.hits import Hit, best_statement, exact, hit_from
+from indexd.store.search.selectivity import few
+from indexd.store.search.statements import index_search, similar
 from indexd.vectors import Embedding
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from indexd.db import Connection
 from indexd.store import policies
 from indexd.store.filters import Filters, matches, parameters
-from indexd.store.hits import Hit, best
 from indexd.store.relevance import with_marks
+from indexd.store.search.hits import Hit, best
 
 SHOWN_WORDS = 32
 """So many words of a query are looked at for a hit's rationale."""

@@ -1,8 +1,8 @@
 """The statements of probe and sweep: each scores candidates exactly and gives the k best keys."""
 
 from indexd.store.filters import Filters, content, in_time, matches
-from indexd.store.hits import top
-from indexd.store.tuning import Tuning
+from indexd.store.search.costs import Tuning
+from indexd.store.search.hits import top
 
 _SCORE = "indexd.score(cosine, ingested_at, coalesce(half_life_seconds, %(half_life)s), %(at)s)"
 _ROW = """doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,

@@ -8,14 +8,15 @@ import msgspec
 
 from indexd import vectors
 from indexd.db import Connection
-from indexd.store import attempts, hybrid, lexical
-from indexd.store.attempts import Attempt
 from indexd.store.filters import Filters, parameters
-from indexd.store.hits import Hit, best, exact
 from indexd.store.namespaces import Facts, facts
-from indexd.store.probe_sweep import probe_and_sweep
 from indexd.store.relevance import with_marks
-from indexd.store.tuning import Tuning
+from indexd.store.search import hybrid, lexical
+from indexd.store.search import one_statement as attempts
+from indexd.store.search.costs import Tuning
+from indexd.store.search.hits import Hit, best, exact
+from indexd.store.search.one_statement import Attempt
+from indexd.store.search.probe_sweep import probe_and_sweep
 from indexd.vectors import Embedding, Model
 
 Mode = Literal["vector", "lexical", "hybrid"]
