@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # Behind a proxy with certificates of its own, uv must trust what the machine trusts.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help serve test check format lock push-index bench
+.PHONY: help serve test check format lock push-index bench sql
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -27,6 +27,9 @@ check: $(READY) ## Format, lint, types, and who may import whom
 format: $(READY) ## Format the code and mend what can be mended
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+sql: $(READY) ## Render the statements of a search into tests/sql
+	$(VENV)/bin/python -m tests.rendered_sql
 
 push-index: $(READY) ## Push .gewebe/embeddings.parquet to a running service
 	$(VENV)/bin/python scripts/push_index.py

@@ -20,7 +20,7 @@ from indexd import migrate
 from indexd.policy import Policies, Policy
 from indexd.store import policies
 from indexd.store.filters import Filters, parameters
-from indexd.store.search.statements import similar
+from indexd.store.search.statements import by_index
 
 K = 10
 DIMENSION = 384
@@ -37,7 +37,7 @@ BARE = f"""
 
 OVERFETCHED = f"""
     SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds, cosine AS similarity
-      FROM ({similar(DIMENSION, Filters())}) AS nearby
+      FROM ({by_index(DIMENSION, Filters(), "0 AS more")}) AS nearby
 """
 """The usual recipe's candidates: the 10 k most similar, to be re-ranked by decay."""
 
@@ -150,7 +150,7 @@ def values_of(
         "half_life": half_life,
         "k": K,
         "at": at,
-        "wanted": 10 * K,
+        "similar_rows": 10 * K,
     }
 
 

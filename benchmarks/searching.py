@@ -32,8 +32,8 @@ from benchmarks.searching_results import AtSize, Filtered, HalfLife, Times
 from benchmarks.sized import SHARES, share_tag
 from benchmarks.wire import Wire, port_of
 from indexd.store.filters import Filters
+from indexd.store.search import statements
 from indexd.store.search.costs import Tuning
-from indexd.store.search.hits import best_statement, exact
 from indexd.vectors import normalised
 
 DAY = 86_400.0
@@ -149,7 +149,7 @@ def by_half_life(bench: Bench) -> list[HalfLife]:
 def warm(bench: Bench) -> None:
     """Everything into memory: what is measured is a server that has been running."""
     values = values_of(bench.queries[0], None, datetime.now(UTC), Filters())
-    fetch(bench, best_statement(exact(Filters())), values)
+    fetch(bench, statements.scan(Filters()), values)
     for query in bench.queries:
         nearest(bench, query)
 
@@ -184,12 +184,12 @@ def at_half_life(bench: Bench, similarity: NDArray[np.float64], name: str) -> Ha
         recalls.append(bench.recall(scores, ids(answer)))
         if not n % 2:
             timed(took["nearest"], partial(nearest, bench, query))
-        rows = timed(took["overfetch"], partial(fetch, bench, best_statement(OVERFETCHED), values))
+        rows = timed(
+            took["overfetch"], partial(fetch, bench, statements.answer(OVERFETCHED), values)
+        )
         overfetch_recalls.append(bench.recall(scores, [row[0] for row in rows]))
         if n % EXACT_EVERY == 0:
-            rows = timed(
-                took["exact"], partial(fetch, bench, best_statement(exact(Filters())), values)
-            )
+            rows = timed(took["exact"], partial(fetch, bench, statements.scan(Filters()), values))
             if bench.recall(scores, [row[0] for row in rows]) < 1:
                 raise AssertionError(f"the exact scan and numpy differ at {name}")
     return HalfLife(
@@ -264,7 +264,7 @@ def filtered_by(
         answer = timed(took["http"], partial(wire.ask, search_request(query, filters=wanted)))
         recalls.append(bench.recall(similarity[n] * decays, ids(answer), kept))
         values = values_of(query, half_life, at, filters)
-        timed(took["exact"], partial(fetch, bench, best_statement(exact(filters)), values))
+        timed(took["exact"], partial(fetch, bench, statements.scan(filters), values))
     return Filtered(
         kind=kind,
         share=share,

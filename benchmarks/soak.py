@@ -25,6 +25,7 @@ import msgspec
 import numpy as np
 import psutil
 import psycopg
+from tests import processes
 from tests.fake_embedders import running
 
 from benchmarks import chaos, ground, samples
@@ -259,7 +260,7 @@ def main() -> None:
                 )
                 ground.await_ready(client, server)
                 missing, extra = _verify(url, load)
-                workers = len(samples.workers(process))
+                workers = len(processes.workers(process))
         tracebacks = log.read_text().count("request failed")
     samples.print_tables(
         f"Soak of {chosen.minutes:g} minutes{', with chaos' if chosen.chaos else ''}", found

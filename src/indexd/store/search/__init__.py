@@ -1,179 +1,195 @@
-"""Finding chunks: the k best by score = similarity x decay."""
+"""The one door to search: a query in, the k best by score = similarity x decay out.
 
+    run           in one statement where that can prove the answer, else in a snapshot
+    in_snapshot   facts of the namespace, plan, and its execution
+
+plan.py decides how a search is carried out, statements.py has all SQL, docs/decay.md the proofs.
+"""
+
+import time
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from indexd import vectors
-from indexd.db import Connection
-from indexd.store.filters import Filters, parameters
-from indexd.store.namespaces import Facts, facts
-from indexd.store.relevance import with_marks
-from indexd.store.search import hybrid, lexical
-from indexd.store.search import one_statement as attempts
+from indexd.db import Connection, Database
+from indexd.store import namespaces
+from indexd.store.namespaces import Facts
+from indexd.store.search import (
+    age_histogram,
+    hits,
+    hybrid,
+    lexical,
+    one_statement,
+    probe_sweep,
+    related,
+    statements,
+)
+from indexd.store.search import plan as plans
+from indexd.store.search.bounds import epsilon
 from indexd.store.search.costs import Tuning
-from indexd.store.search.hits import Hit, best, exact
-from indexd.store.search.one_statement import Attempt
-from indexd.store.search.probe_sweep import probe_and_sweep
-from indexd.vectors import Embedding, Model
+from indexd.store.search.found import Found
+from indexd.store.search.memory import AGES_SECONDS, NamespaceMemory
+from indexd.store.search.one_statement import Shortcut
+from indexd.store.search.plan import Hybrid, Nearest, Plan, ProbeSweep, Scan
+from indexd.store.search.query import Mode, Query
+from indexd.store.search.steering import Job
 
-Mode = Literal["vector", "lexical", "hybrid"]
+__all__ = ["Found", "Mode", "NamespaceMemory", "Query", "Tuning", "in_snapshot", "run"]
 
 
-class Search(msgspec.Struct, frozen=True):
-    """What is looked for; `vector` is there but in mode lexical, `text` but in mode vector.
+async def run(database: Database, memory: NamespaceMemory, query: Query, tuning: Tuning) -> Found:
+    """The k best chunks of the namespace, highest score first; none where it does not exist.
 
-    A vector that is None there is for the embedder to make of `text`, which `made` then says.
-    `model` is what the vector was made by, as far as anyone said.
+    Ties go by doc_id, then chunk_id. Reads one snapshot, takes no lock. Raises DimensionMismatch,
+    ModelMismatch, EmbedderUnavailable where our embedder made a vector of another dimension,
+    NotFound for a document that related_to names and that is not there, DatabaseUnavailable.
     """
-
-    namespace: str
-    mode: Mode
-    k: int
-    filters: Filters
-    text: str
-    vector: Embedding | None
-    model: Model | None = None
-    made: bool = False
-
-    def agrees_with(self, space: Facts) -> bool:
-        return self.model is None or self.model.agrees_with(space.model)
+    if shortcut := remembered(memory, query, tuning):
+        sent = one_statement.statement(shortcut, tuning)
+        rows = await database.read_once(sent.settings, sent.text, sent.values)
+        if found := learned(memory, shortcut, rows, tuning):
+            return found
+    return await database.read(lambda connection: in_snapshot(connection, memory, query, tuning))
 
 
-class Found(msgspec.Struct, frozen=True):
-    """The answer, how many chunks were scored for it, and what was left out: index, sweep.
-
-    `cosines` is for mode hybrid: of the hits that the vector found, by doc_id and chunk_id.
-    """
-
-    hits: list[Hit]
-    scored: int
-    degraded: list[str] = []
-    cosines: dict[tuple[str, str], float] = {}
-
-
-def attempt(search: Search, *, at: datetime, tuning: Tuning) -> Attempt | None:
-    """How to try this search in one statement, where that may do."""
-    if search.vector is None or search.mode != "vector":
+def remembered(memory: NamespaceMemory, query: Query, tuning: Tuning) -> Shortcut | None:
+    """How to search in one statement, where enough is remembered of the namespace."""
+    if query.vector is None:
         return None
-    found = attempts.attempt(
-        search.namespace, search.vector, k=search.k, filters=search.filters, at=at, tuning=tuning
-    )
-    return found if found and search.agrees_with(found.expected) else None
+    facts = memory.facts(query.namespace, query.vector.size)
+    if facts is None or not query.agrees_with(facts):
+        return None
+    matching: float | None = facts.chunks
+    if plans.needs_estimate(query, facts):
+        matching = memory.matching(facts, query.filters)
+    if matching is None:
+        return None
+    plan = plans.choose(query, facts, matching, tuning)
+    short = plans.shortcut(query, facts, plan, tuning)
+    if isinstance(short, Nearest) and not memory.may_try_shortcut(facts.namespace):
+        return None
+    return Shortcut(query, facts, short) if short else None
 
 
-def proven(attempt: Attempt, rows: Sequence[tuple[Any, ...]]) -> Found | None:
-    """What the attempt found, if that is the answer."""
-    hits = attempts.proven(attempt, rows)
-    return None if hits is None else Found(hits, attempt.scored, attempt.reduced)
-
-
-async def search(connection: Connection, search: Search, *, at: datetime, tuning: Tuning) -> Found:
-    """The k best of the namespace, highest score first; none where it does not exist.
-
-    Runs in the caller's snapshot. Raises DimensionMismatch, or EmbedderUnavailable where the
-    vector was made here; ModelMismatch.
-    """
-    if search.vector is None:
-        hits = await lexical.by_words(
-            connection, search.namespace, search.text, k=search.k, filters=search.filters, at=at
-        )
-        return Found(hits, len(hits))
-    space = await facts(connection, search.namespace, search.vector.size)
-    if space is None:
-        return Found([], 0)
-    if space.model and search.model and not search.agrees_with(space):
-        raise vectors.other_model("query", space.namespace, space.model, search.model)
-    if space.dimension != search.vector.size:
-        if search.made:
-            raise vectors.embedder_mismatch(space.namespace, space.dimension, search.vector.size)
-        raise vectors.mismatch("query", space.dimension, search.vector.size)
-    attempts.remember(space)
-    found = await by_vector(
-        connection,
-        space,
-        search.vector,
-        k=hybrid.POOL if search.mode == "hybrid" else search.k,
-        filters=search.filters,
-        at=at,
-        tuning=tuning,
-    )
-    if search.mode == "hybrid":
-        hits = await hybrid.fused(
-            connection, space, found.hits, search.text, k=search.k, filters=search.filters, at=at
-        )
-        cosines = {(hit.doc_id, hit.chunk_id): hit.similarity for hit in found.hits}
-        found = Found(hits, found.scored, found.degraded, cosines)
-    if space.semantic:
-        marked = await with_marks(connection, space.namespace, found.hits)
-        return msgspec.structs.replace(found, hits=marked)
+def learned(
+    memory: NamespaceMemory, shortcut: Shortcut, rows: Sequence[Sequence[Any]], tuning: Tuning
+) -> Found | None:
+    """The answer of a shortcut, if it is one; what it says of the namespace is remembered."""
+    if not one_statement.holds(shortcut, rows):
+        memory.drop(shortcut.facts)
+        return None
+    found = one_statement.answer(shortcut, rows, tuning)
+    if not isinstance(shortcut.plan, Scan):
+        memory.note_shortcut(shortcut.facts.namespace, proved=found is not None)
     return found
 
 
-async def by_vector(
-    connection: Connection,
-    space: Facts,
-    vector: Embedding,
-    *,
-    k: int,
-    filters: Filters,
-    at: datetime,
-    tuning: Tuning,
-    per_document: bool = False,
+async def in_snapshot(
+    connection: Connection, memory: NamespaceMemory, query: Query, tuning: Tuning
 ) -> Found:
-    """The k chunks of the highest cosine x decay, ties by doc_id, then chunk_id.
+    """The same in the caller's snapshot, by several statements if need be."""
+    if query.related_to is not None:
+        query = await related.with_vector(connection, query)
+    if query.vector is None:
+        return await lexical.by_words(connection, query)
+    facts = await namespaces.facts(connection, query.namespace, query.vector.size)
+    if facts is None:
+        return Found([], 0)
+    check(query, facts)
+    memory.keep(facts)
+    matching = float(facts.chunks)
+    if plans.needs_estimate(query, facts):
+        matching = await _matching(connection, memory, query, facts)
+    plan = plans.choose(query, facts, matching, tuning)
+    found = await carry_out(connection, memory, query, facts, plan, tuning)
+    if facts.semantic:
+        marked = await hits.with_marks(connection, facts.namespace, found.hits)
+        found = replace(found, hits=marked, semantic=True)
+    return found
 
-    With `per_document` the best chunk of each of the k best documents.
 
-    Without an index the namespace is scanned, which is exact by definition; with one, probe and
-    sweep finds them.
-    """
-    values = parameters(filters) | {
-        "namespace": space.namespace,
-        "vector": vector,
-        "half_life": space.half_life_seconds,
-        "k": k,
-        "at": at,
-    }
-    if not space.indexed:
-        found = await best(connection, exact(filters), values, per_document=per_document)
-        return Found(found, space.chunks)
-    keys = await probe_and_sweep(
-        connection,
-        space,
-        vector,
-        values,
-        k=k,
-        filters=filters,
-        at=at,
-        tuning=tuning,
-        per_document=per_document,
+def check(query: Query, facts: Facts) -> None:
+    """Raises an error where the query's vector cannot be compared with the namespace's."""
+    assert query.vector is not None  # noqa: S101 (a search by vector has one)
+    if facts.model and query.model and not query.agrees_with(facts):
+        raise vectors.other_model("query", facts.namespace, facts.model, query.model)
+    if facts.dimension != query.vector.size:
+        if query.embedded_here:
+            raise vectors.embedder_mismatch(facts.namespace, facts.dimension, query.vector.size)
+        raise vectors.mismatch("query", facts.dimension, query.vector.size)
+
+
+async def carry_out(
+    connection: Connection,
+    memory: NamespaceMemory,
+    query: Query,
+    facts: Facts,
+    plan: Plan,
+    tuning: Tuning,
+) -> Found:
+    """Search by a plan of `plans.choose`, in the caller's snapshot."""
+    match plan:
+        case Scan(rows):
+            statement = statements.scan(query.filters, per_document=query.per_document)
+            values = statements.values_of(query, facts)
+            return Found(await hits.fetch(connection, statement, values), int(rows), plan)
+        case ProbeSweep():
+            assert query.vector is not None  # noqa: S101 (checked by the caller)
+            ages = await _ages(connection, memory, facts.namespace)
+            job = Job(query, facts, plan, tuning, ages, epsilon(query.vector))
+            return await _swept(connection, job)
+        case Hybrid(by_vector):
+            pool = replace(query, k=plans.POOL)
+            near = await carry_out(connection, memory, pool, facts, by_vector, tuning)
+            fused = await hybrid.fused(connection, query, facts, near.hits)
+            cosines = {(hit.doc_id, hit.chunk_id): hit.similarity for hit in near.hits}
+            return replace(near, hits=fused, plan=plan, cosines=cosines)
+    raise AssertionError(plan)
+
+
+async def _swept(connection: Connection, job: Job) -> Found:
+    best = await probe_sweep.best_keys(connection, job)
+    keys = best.keys()
+    values = statements.values_of(
+        job.query,
+        job.facts,
+        chosen_doc_ids=[key.doc_id for key in keys],
+        chosen_ordinals=[key.ordinal for key in keys],
     )
-    if isinstance(keys, float):
-        found = await best(connection, exact(filters), values, per_document=per_document)
-        return Found(found, int(keys))
-    chosen = keys.keys()
-    found = await best(
-        connection,
-        _CHOSEN,
-        values
-        | {
-            "chosen_doc_ids": [key.doc_id for key in chosen],
-            "chosen_ordinals": [key.ordinal for key in chosen],
-        },
-    )
-    return Found(found, keys.scored, [*tuning.reduced, *(["sweep"] if keys.cut else [])])
+    found = await hits.fetch(connection, statements.chosen(), values)
+    degraded = [*job.tuning.degraded, *(["sweep"] if best.cut else [])]
+    return Found(found, best.scored, job.plan, degraded)
 
 
-_CHOSEN = """
-    SELECT chunks.doc_id, chunks.ordinal, chunk_id, ingested_at, half_life_seconds,
-           -(embedding <#> %(vector)s) AS similarity
-      FROM unnest(%(chosen_doc_ids)s::text[], %(chosen_ordinals)s::int[])
-        AS chosen (doc_id, ordinal)
-      JOIN indexd.chunks
-        ON chunks.namespace = %(namespace)s
-       AND chunks.doc_id = chosen.doc_id COLLATE "C"
-       AND chunks.ordinal = chosen.ordinal
-"""
+async def _matching(
+    connection: Connection, memory: NamespaceMemory, query: Query, facts: Facts
+) -> float:
+    """About how many chunks pass the filters: the planner's estimate."""
+    known = memory.matching(facts, query.filters)
+    if known is not None:
+        return known
+    values = statements.values_of(query, facts)
+    cursor = await connection.execute(statements.estimate(query.filters), values)
+    [plan] = await cursor.fetchone() or ([],)
+    rows = float(plan[0]["Plan"]["Plan Rows"])
+    memory.keep_matching(facts, query.filters, rows)
+    return rows
+
+
+async def _ages(
+    connection: Connection, memory: NamespaceMemory, namespace: str
+) -> age_histogram.Ages:
+    """The age histogram, at most AGES_SECONDS old; empty where nobody counted yet."""
+    known, now = memory.of(namespace), time.monotonic()
+    if known.ages_asked is not None and now - known.ages_asked < AGES_SECONDS:
+        return known.ages
+    counted_at = await age_histogram.counted_at(connection, namespace)
+    if counted_at is None:
+        return {}
+    if counted_at != known.ages_counted_at:
+        known.ages = await age_histogram.read(connection, namespace)
+        known.ages_counted_at = counted_at
+    known.ages_asked = now
+    return known.ages

@@ -1,9 +1,8 @@
-"""How the chunks of a namespace are spread over time, to foretell what a sweep costs.
+"""How many chunks of a namespace are how old: what a sweep will cost.
 
-Only steers: a spread that is stale or wrong costs a search time, never an answer.
+It only steers: a histogram that is stale or wrong makes a search slower, never its answer another.
 """
 
-import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,89 +11,82 @@ import msgspec
 import numpy as np
 
 from indexd.db import Connection
+from indexd.store import rows
 
 STEPS = 256
 """Quantiles kept per half-life class."""
 
 STALE = 0.05
-"""A spread is counted anew once the namespace grew or shrank by this share."""
+"""Share by which a namespace grows or shrinks before its histogram is counted anew."""
 
 
-class Spread(msgspec.Struct, frozen=True):
+class Histogram(msgspec.Struct, frozen=True):
     """The chunks of one half-life class; `quantiles` are seconds since 1970, oldest first."""
 
     chunks: int
     quantiles: tuple[float, ...]
 
-    def older(self, moment: float) -> float:
-        """About how many chunks are older than this."""
+    def count_before(self, moment: float) -> float:
+        """About how many chunks were ingested before this moment, in seconds since 1970."""
         steps = np.linspace(0, self.chunks, len(self.quantiles))
         return float(np.interp(moment, self.quantiles, steps))
 
-    def before(self, moment: float, chunks: float) -> float:
-        """The moment from which on about so many chunks lie before the other moment."""
-        wanted = self.older(moment) - chunks
+    def start_of(self, chunks: float, *, until: float) -> float:
+        """The moment from which on about this number of chunks lie before `until`."""
+        wanted = self.count_before(until) - chunks
         if wanted <= 0:
             return -np.inf
         place = bisect_left(np.linspace(0, self.chunks, len(self.quantiles)).tolist(), wanted)
         return self.quantiles[max(place - 1, 0)]
 
 
-Ages = dict[int, Spread]
+Ages = dict[int, Histogram]
 """By half-life class."""
 
-ASKED_AGAIN = 10.0
-"""So many seconds a process goes by what it read."""
+
+class _Row(msgspec.Struct, frozen=True):
+    half_life_class: int
+    chunks: int
+    quantiles: list[float]
 
 
-class _Read(msgspec.Struct, frozen=True):
-    asked: float
-    counted_at: datetime
-    ages: Ages
-
-
-_read: dict[str, _Read] = {}
-_KEPT = 1_000
-
-
-async def of(connection: Connection, namespace: str) -> Ages:
-    """As counted a few seconds ago or before; empty where nobody counted yet."""
-    known, now = _read.get(namespace), time.monotonic()
-    if known and now - known.asked < ASKED_AGAIN:
-        return known.ages
+async def counted_at(connection: Connection, namespace: str) -> datetime | None:
+    """When the histogram was counted last; None where nobody counted yet."""
     cursor = await connection.execute(
         """
+        /* indexd:search.ages_counted_at */
         SELECT max(counted_at)
           FROM indexd.chunk_ages
          WHERE namespace = %(namespace)s
         """,
         {"namespace": namespace},
     )
-    [counted_at] = await cursor.fetchone() or (None,)
-    if counted_at is None:
-        return {}
-    if known and known.counted_at == counted_at:
-        _read[namespace] = msgspec.structs.replace(known, asked=now)
-        return known.ages
-    cursor = await connection.execute(
+    at: datetime | None
+    [at] = await cursor.fetchone() or (None,)
+    return at
+
+
+async def read(connection: Connection, namespace: str) -> Ages:
+    """As it was counted last; empty where nobody counted yet."""
+    found = await rows.every(
+        connection,
+        _Row,
         """
+        /* indexd:search.ages */
         SELECT half_life_class, chunks, quantiles
           FROM indexd.chunk_ages
          WHERE namespace = %(namespace)s
         """,
         {"namespace": namespace},
     )
-    found = {row[0]: Spread(row[1], tuple(row[2])) for row in await cursor.fetchall()}
-    if len(_read) >= _KEPT:
-        _read.clear()
-    _read[namespace] = _Read(now, counted_at, found)
-    return found
+    return {row.half_life_class: Histogram(row.chunks, tuple(row.quantiles)) for row in found}
 
 
 async def stale(connection: Connection, namespaces: Sequence[str]) -> list[str]:
-    """Those of the namespaces whose spread was never counted or no longer fits their size."""
+    """Those of the namespaces whose histogram was never counted or no longer fits their size."""
     cursor = await connection.execute(
         """
+        /* indexd:search.ages_stale */
         SELECT namespaces.namespace
           FROM indexd.namespaces
           LEFT JOIN (
@@ -115,7 +107,7 @@ async def stale(connection: Connection, namespaces: Sequence[str]) -> list[str]:
 
 
 async def count(connection: Connection, namespace: str, *, at: datetime) -> None:
-    """Count one namespace's spread anew: one pass over an index."""
+    """Count one namespace's histogram anew: one pass over an index."""
     values = {
         "namespace": namespace,
         "steps": [step / STEPS for step in range(STEPS + 1)],

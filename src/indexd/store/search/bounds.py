@@ -1,6 +1,7 @@
 """What the score of a chunk that was not seen can be at most; docs/decay.md has the proofs."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +12,7 @@ NO_HALF_LIFE = 32767
 
 
 def epsilon(vector: Embedding) -> float:
-    """At most so far is a cosine from that of the index, for any unit vector beside this one.
+    """Upper bound of |float32 cosine - halfvec cosine| between this query and any unit vector.
 
     |qv - q'v'| <= |q - q'| |v'| + |q| |v - v'|, where ' is rounding to halfvec: to nearest, so
     |v - v'| <= 2^-11 |v| + 2^-25 sqrt(D) (the second term is that of subnormals), and |q - q'| is
@@ -39,3 +40,18 @@ def cutoff(at: float, half_life: float, upper: float, kth: float) -> float:
     if half_life == math.inf:
         return -math.inf
     return at - (math.log2(upper) - math.log2(kth)) * half_life * (1 + 1e-6) - 1e-3
+
+
+def local_dimensionality(cosines: Sequence[float]) -> float:
+    """The local intrinsic dimensionality around a query, from the cosines of its nearest chunks,
+    highest first, by maximum likelihood (Amsaleg et al., 2015): how little the distances grow from
+    the nearest to the farthest. Zero where they do not grow at all, which tells nothing.
+
+    Of n points spread evenly in d dimensions the i-th lies at (i/n)^(1/d) of the distance of the
+    n-th. The distance of unit vectors is sqrt(2 (1 - cosine)).
+    """
+    if not cosines:
+        return 0.0
+    distances = np.sqrt(np.maximum(1 - np.asarray(cosines), 1e-9))
+    growth = float(np.log(distances[-1] / distances).sum())
+    return len(cosines) / growth if growth > 0 else 0.0

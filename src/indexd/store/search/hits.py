@@ -1,18 +1,52 @@
-"""Scoring candidates and answering the best of them, whichever way they were found."""
+"""A chunk that was found, and how it is read from a row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from indexd.db import Connection
+from indexd.store import rows
 from indexd.store.documents import SourceRef
-from indexd.store.filters import Filters, matches
+
+_COLUMNS = {
+    "doc_id": "best.doc_id",
+    "chunk_id": "best.chunk_id",
+    "score": "best.score",
+    "similarity": "best.similarity",
+    "decay": "indexd.decay(best.ingested_at, best.half_life, %(at)s)",
+    "age_seconds": "greatest(date_part('epoch', %(at)s - best.ingested_at), 0)",
+    "half_life_seconds": "best.half_life",
+    "text": "chunk.text",
+    "meta": "chunk.meta",
+    "tags": "chunk.tags",
+    "ingested_at": "best.ingested_at",
+    "words": "{words}",
+    "origin": "document.source_ref_origin",
+    "origin_id": "document.source_ref_id",
+    "origin_offset": "document.source_ref_offset",
+    "trust_level": "document.source_ref_trust_level",
+    "injected_by": "document.source_ref_injected_by",
+}
+"""The only list of a hit's columns: name of the field, and its expression over the relations
+`best`, `chunk` and `document`."""
+
+FIELDS = tuple(_COLUMNS)
+"""Names of the columns, in their order."""
+
+
+def columns(words: str = "NULL::text[]") -> str:
+    """SQL: a hit's columns; `words` is the expression of the words that it holds."""
+    return ",\n               ".join(
+        f"{expression.replace('{words}', words)} AS {name}" for name, expression in _COLUMNS.items()
+    )
 
 
 class Hit(msgspec.Struct, frozen=True):
-    """A chunk that was found. `score` is similarity x decay; `words` are the matching, if any."""
+    """A chunk that was found. `score` is similarity x decay; `words` are those of the query that
+    it holds, None where it was not found by words.
+    """
 
     doc_id: str
     chunk_id: str
@@ -30,115 +64,77 @@ class Hit(msgspec.Struct, frozen=True):
     irrelevant_since: datetime | None = None
 
 
-async def best(
-    connection: Connection,
-    candidates: str,
-    values: dict[str, Any],
-    *,
-    words: str = "NULL",
-    per_document: bool = False,
-) -> list[Hit]:
-    """Score what the statement `candidates` finds and answer the best k, or k documents' best.
+class HitRow(msgspec.Struct, frozen=True):
+    """A row of `columns`."""
 
-    Only keys and numbers are sorted; text and meta are fetched for the k that remain. OFFSET 0
-    keeps the planner from computing a similarity once for each time the score mentions it.
-    """
-    cursor = await connection.execute(
-        best_statement(candidates, words=words, per_document=per_document), values
-    )
-    return [hit_from(row) for row in await cursor.fetchall()]
+    doc_id: str
+    chunk_id: str
+    score: float
+    similarity: float
+    decay: float
+    age_seconds: float
+    half_life_seconds: float | None
+    text: str
+    meta: dict[str, Any]
+    tags: list[str]
+    ingested_at: datetime
+    words: list[str] | None
+    origin: str | None
+    origin_id: str
+    origin_offset: str | None
+    trust_level: str | None
+    injected_by: str | None
 
-
-def hit_from(row: Sequence[Any]) -> Hit:
-    """From a row of `best_statement`."""
-    return Hit(
-        doc_id=row[0],
-        chunk_id=row[1],
-        score=row[2],
-        similarity=row[3],
-        decay=row[4],
-        age_seconds=row[5],
-        half_life_seconds=row[6],
-        text=row[7],
-        meta=row[8],
-        tags=row[9],
-        ingested_at=row[10],
-        words=row[11],
-        source_ref=SourceRef(*row[12:]) if row[12] is not None else None,
-    )
-
-
-def exact(filters: Filters) -> str:
-    """The candidates of a scan: everything that matches, and its cosine."""
-    return f"""
-        SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
-               -(embedding <#> %(vector)s) AS similarity
-          FROM indexd.chunks
-         WHERE namespace = %(namespace)s
-           AND {matches(filters)}
-    """
-
-
-def top(scored: str, columns: str = "*", *, per_document: bool = False) -> str:
-    """The k best rows of a relation that has doc_id, chunk_id and score; the order of an answer."""
-    if per_document:
-        scored = f"""(
-            SELECT DISTINCT ON (doc_id) *
-              FROM {scored}
-             ORDER BY doc_id, score DESC, chunk_id
-        ) AS documents"""
-    return f"""
-            SELECT {columns}
-              FROM {scored}
-             ORDER BY score DESC, doc_id, chunk_id
-             LIMIT %(k)s
-    """
-
-
-def best_statement(candidates: str, *, words: str = "NULL", per_document: bool = False) -> str:
-    """The SQL of `best`; `words` is an expression over the chunk found."""
-    return f"""
-        WITH candidates AS (
-            {candidates}
-            OFFSET 0
-        ),
-        fading AS (
-            SELECT doc_id, ordinal, chunk_id, ingested_at, similarity,
-                   coalesce(half_life_seconds, %(half_life)s::float8) AS half_life
-              FROM candidates
-        ),
-        scored AS (
-            SELECT *,
-                   indexd.score(similarity, ingested_at, half_life, %(at)s) AS score
-              FROM fading
-        ),
-        best AS (
-            {top("scored", per_document=per_document)}
+    def hit(self) -> Hit:
+        source_ref = self.origin and SourceRef(
+            self.origin, self.origin_id, self.origin_offset, self.trust_level, self.injected_by
         )
-        SELECT best.doc_id,
-               best.chunk_id,
-               best.score,
-               best.similarity,
-               indexd.decay(best.ingested_at, best.half_life, %(at)s),
-               greatest(date_part('epoch', %(at)s - best.ingested_at), 0),
-               best.half_life,
-               chunk.text,
-               chunk.meta,
-               chunk.tags,
-               best.ingested_at,
-               {words},
-               document.source_ref_origin,
-               document.source_ref_id,
-               document.source_ref_offset,
-               document.source_ref_trust_level,
-               document.source_ref_injected_by
-          FROM best
-          JOIN indexd.chunks AS chunk
-            ON chunk.namespace = %(namespace)s
-           AND chunk.doc_id = best.doc_id
-           AND chunk.ordinal = best.ordinal
-          JOIN indexd.documents AS document
-            ON document.namespace = %(namespace)s
-           AND document.doc_id = best.doc_id
-         ORDER BY best.score DESC, best.doc_id, best.chunk_id
-    """
+        return Hit(
+            self.doc_id,
+            self.chunk_id,
+            self.score,
+            self.similarity,
+            self.decay,
+            self.age_seconds,
+            self.half_life_seconds,
+            self.text,
+            self.meta,
+            self.tags,
+            source_ref or None,
+            self.ingested_at,
+            self.words,
+        )
+
+
+async def fetch(connection: Connection, statement: str, values: Mapping[str, Any]) -> list[Hit]:
+    """The hits that a statement answers, in its order."""
+    return [row.hit() for row in await rows.every(connection, HitRow, statement, values)]
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    doc_id: str
+    irrelevant_since: datetime
+
+
+async def with_marks(connection: Connection, namespace: str, hits: Sequence[Hit]) -> list[Hit]:
+    """The same hits; those of documents marked irrelevant say since when."""
+    marks = await rows.every(
+        connection,
+        _Mark,
+        """
+        /* indexd:search.marks */
+        SELECT doc_id, irrelevant_since
+          FROM indexd.relevance
+         WHERE namespace = %(namespace)s
+           AND doc_id = ANY(%(doc_ids)s)
+           AND irrelevant_since IS NOT NULL
+        """,
+        {"namespace": namespace, "doc_ids": [hit.doc_id for hit in hits]},
+    )
+    since = {mark.doc_id: mark.irrelevant_since for mark in marks}
+    return [
+        msgspec.structs.replace(hit, irrelevant_since=since[hit.doc_id])
+        if hit.doc_id in since
+        else hit
+        for hit in hits
+    ]

@@ -1,74 +1,64 @@
 """Finding chunks by their words, with PostgreSQL's full text search in German and English."""
 
 import re
-from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from indexd.db import Connection
-from indexd.store import policies
-from indexd.store.filters import Filters, matches, parameters
-from indexd.store.relevance import with_marks
-from indexd.store.search.hits import Hit, best
+from indexd.store import policies, rows
+from indexd.store.filters import parameters
+from indexd.store.search import hits, plan, statements
+from indexd.store.search.found import Found
+from indexd.store.search.query import Query
 
 SHOWN_WORDS = 32
-"""So many words of a query are looked at for a hit's rationale."""
+"""Words of a query that are looked at for a hit's rationale."""
 
-# The rank counts how many of the words stand there and how often; 1 divides it by the logarithm
-# of the text's length, 32 scales it into 0..1.
-_CANDIDATES = """
-    SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
-           ts_rank(words, indexd.{wanted}(%(query)s), 1 | 32)::float8 AS similarity
-      FROM indexd.chunks
-     WHERE namespace = %(namespace)s
-       AND words @@ indexd.{wanted}(%(query)s)
-       AND {matches}
-"""
-
-MATCHED_WORDS = """ARRAY(
-    SELECT word
-      FROM unnest(%(shown)s::text[]) WITH ORDINALITY AS shown (word, place)
-     WHERE chunk.words @@ indexd.all_words(word)
-     ORDER BY place
-)"""
+_STEPS = ("all_words", "any_word")
+"""A chunk must hold all words of the query; where none does, any of its words."""
 
 
-async def by_words(
-    connection: Connection,
-    namespace: str,
-    query: str,
-    *,
-    k: int,
-    filters: Filters,
-    at: datetime,
-) -> list[Hit]:
-    """The k chunks of the highest text rank x decay, ties by doc_id, then chunk_id.
+class Id(msgspec.Struct, frozen=True):
+    doc_id: str
+    chunk_id: str
 
-    A chunk must hold all words of the query; where none does, any of its words.
-    """
-    policy = await policies.of(connection, namespace)
-    values: dict[str, Any] = {
-        "namespace": namespace,
-        "query": query,
-        "shown": shown_words(query),
-        "half_life": policy.half_life_seconds,
-        "k": k,
-        "at": at,
-        **parameters(filters),
-    }
-    for matching in candidates(filters):
-        if found := await best(connection, matching, values, words=MATCHED_WORDS):
-            return await with_marks(connection, namespace, found) if policy.semantic else found
+
+async def by_words(connection: Connection, query: Query) -> Found:
+    """The k chunks of the highest text rank x decay, ties by doc_id, then chunk_id."""
+    policy = await policies.of(connection, query.namespace)
+    values = _values(query, policy.half_life_seconds)
+    found: list[hits.Hit] = []
+    for wanted in _STEPS:
+        if found := await hits.fetch(connection, statements.words(query.filters, wanted), values):
+            break
+    if found and policy.semantic:
+        found = await hits.with_marks(connection, query.namespace, found)
+    return Found(found, len(found), plan.Words())
+
+
+async def pool(connection: Connection, query: Query, half_life: float | None) -> list[Id]:
+    """The POOL best by text rank x decay, best first."""
+    values = _values(query, half_life) | {"pool": plan.POOL}
+    for wanted in _STEPS:
+        statement = statements.words_pool(query.filters, wanted)
+        if found := await rows.every(connection, Id, statement, values):
+            return found
     return []
 
 
-def candidates(filters: Filters) -> list[str]:
-    """Chunks with all words of `query`, and those with any, for where there are no such."""
-    return [
-        _CANDIDATES.format(wanted=wanted, matches=matches(filters))
-        for wanted in ("all_words", "any_word")
-    ]
+def _values(query: Query, half_life: float | None) -> dict[str, Any]:
+    return {
+        "namespace": query.namespace,
+        "text": query.text,
+        "shown": shown_words(query.text),
+        "half_life": half_life,
+        "k": query.k,
+        "at": query.at,
+        **parameters(query.filters),
+    }
 
 
-def shown_words(query: str) -> list[str]:
-    """The words of a query that MATCHED_WORDS looks at, as they stand there."""
-    return list(dict.fromkeys(re.findall(r"\w+", query)))[:SHOWN_WORDS]
+def shown_words(text: str) -> list[str]:
+    """The words of a query that a rationale may name, as they stand there."""
+    return list(dict.fromkeys(re.findall(r"\w+", text)))[:SHOWN_WORDS]

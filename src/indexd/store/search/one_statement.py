@@ -1,216 +1,82 @@
-"""Searches that may do with one statement: a scan, or the k nearest where these prove the answer.
+"""Searches in one statement and one round trip: a scan, or the k nearest where these suffice.
 
-What a process last saw of a namespace says how to ask; whether that still holds is read in the
-same statement, so in the same snapshot as the answer. Where it does not, or where the nearest 2k
-prove nothing, nobody learns of the attempt: the search is made again, the long way.
+What the process remembers of a namespace says how to ask. Whether that still holds is read in the
+same statement, so in the same snapshot as the answer. Where it does not hold, or where the nearest
+chunks prove nothing, the result is discarded and the search runs in a snapshot of its own.
 """
 
-import math
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from indexd.store.filters import Filters, parameters
-from indexd.store.namespaces import FACTS, Facts, facts_values
-from indexd.store.search.bounds import epsilon
+from indexd.store.namespaces import Facts, facts_values
+from indexd.store.search import statements
+from indexd.store.search.bounds import epsilon, local_dimensionality
 from indexd.store.search.costs import Tuning
-from indexd.store.search.hits import Hit, best_statement, exact, hit_from
-from indexd.store.search.selectivity import few
-from indexd.store.search.statements import index_search, similar
-from indexd.vectors import Embedding
+from indexd.store.search.found import Found
+from indexd.store.search.hits import FIELDS, HitRow
+from indexd.store.search.plan import Nearest, Scan
+from indexd.store.search.query import Query
 
 
-class Attempt(msgspec.Struct, frozen=True):
-    """One statement, and what must be set for it in its transaction.
+class Shortcut(msgspec.Struct, frozen=True):
+    """A query, the plan for it, and the facts on which that rests."""
 
-    `slack` is the error of halfvec, twice, for the proof of the nearest; a scan needs none. From a
-    local intrinsic dimensionality of `hard` on the index is not trusted so lightly.
-    `reduced` is what the answer must say of itself.
-    """
+    query: Query
+    facts: Facts
+    plan: Scan | Nearest
+
+
+class Statement(msgspec.Struct, frozen=True):
+    """What is sent: settings of its transaction, the statement, its values by name."""
 
     settings: Sequence[str]
-    statement: str
-    values: dict[str, Any]
-    expected: Facts
-    scored: int
-    slack: float | None
-    hard: float = math.inf
-    reduced: list[str] = []
+    text: str
+    values: Mapping[str, Any]
 
 
-_seen: dict[tuple[str, int], Facts] = {}
-_vain: dict[tuple[str, int], int] = {}
-_KEPT = 1_000
-
-PATIENCE = 3
-"""After so many attempts in vain, one after the other, only one in RETRY is made."""
-
-RETRY = 16
-
-
-def remember(space: Facts) -> None:
-    """Searches of it may be tried in one statement, unless there are marks to look up as well."""
-    if space.semantic:
-        return
-    if len(_seen) >= _KEPT:
-        _seen.clear()
-        _vain.clear()
-    _seen[space.namespace, space.dimension] = space
-
-
-def attempt(
-    namespace: str,
-    vector: Embedding,
-    *,
-    k: int,
-    filters: Filters,
-    at: datetime,
-    tuning: Tuning,
-) -> Attempt | None:
-    """How to try it; None for a namespace that is not remembered, or if one will not do."""
-    space = _seen.get((namespace, vector.size))
-    if space is None:
-        return None
-    values = facts_values(namespace, space.dimension) | {"vector": vector, "k": k, "at": at}
-    scanned = float(space.chunks) if not space.indexed else few(space, filters, k, tuning)
-    if scanned is not None:
-        return Attempt(
-            settings=(),
-            statement=scan_statement(space.dimension, filters),
-            values=values | parameters(filters) | {"half_life": space.half_life_seconds},
-            expected=space,
-            scored=int(scanned),
-            slack=None,
-        )
-    if filters != Filters() or space.half_life_seconds is not None or _is_vain(space):
-        return None
-    # Fewer say nothing of how hard the search is.
-    wanted = max(2 * k, 20)
-    return Attempt(
-        settings=index_search(tuning.first_ef(space.chunks), tuning=tuning),
-        statement=nearest_statement(space.dimension),
-        values=values | {"wanted": wanted},
-        expected=space,
-        scored=wanted,
-        slack=2 * epsilon(vector),
-        hard=tuning.hard_from,
-        reduced=tuning.reduced,
+def statement(shortcut: Shortcut, tuning: Tuning) -> Statement:
+    """How to ask."""
+    query, facts, plan = shortcut.query, shortcut.facts, shortcut.plan
+    asked = facts_values(facts.namespace, facts.dimension)
+    if isinstance(plan, Scan):
+        text = statements.scan_shortcut(facts.dimension, query.filters)
+        return Statement((), text, statements.values_of(query, facts, **asked))
+    named: dict[str, Any] = {"vector": query.vector, "k": query.k, "at": query.at}
+    return Statement(
+        statements.index_settings(min(plan.ef, tuning.ef_max), None),
+        statements.nearest_shortcut(facts.dimension),
+        named | asked | {"similar_rows": plan.rows},
     )
 
 
-def _is_vain(space: Facts) -> bool:
-    key = space.namespace, space.dimension
-    vain = _vain.get(key, 0)
-    if vain < PATIENCE:
-        return False
-    _vain[key] = vain + 1
-    return vain % RETRY > 0
+def holds(shortcut: Shortcut, rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether the namespace is as it was remembered, but for the number of its chunks."""
+    found = msgspec.convert(rows[0][0], Facts | None) if rows else None
+    expected = shortcut.facts
+    return found is not None and msgspec.structs.replace(found, chunks=expected.chunks) == expected
 
 
-def proven(attempt: Attempt, rows: Sequence[tuple[Any, ...]]) -> list[Hit] | None:
-    """The hits, if the namespace is as expected and no chunk that was not seen can be among them.
-
-    Rows come in the order of an answer; where nothing was found, one of NULLs comes.
-    """
-    expected = attempt.expected
-    key = expected.namespace, expected.dimension
-    space = Facts(*rows[0][:_FACTS]) if rows else None
-    if space is None or msgspec.structs.replace(space, chunks=expected.chunks) != expected:
-        _seen.pop(key, None)
-        return None
-    remember(space)
-    found = [row[_FACTS:] for row in rows if row[_FACTS] is not None]
-    if attempt.slack is None:
-        return [hit_from(row) for row in found]
-    # An unseen chunk has at most the lowest cosine seen plus an error of halfvec each, for that
-    # and for itself; one of the k that has a half-life of its own decays after all.
-    proof = (
-        len(found) == attempt.values["k"]
-        and found[-1][_SCORE] > max(found[0][_LOWEST] + attempt.slack, 0.0)
-        and dimensionality(
-            [row[_SCORE] for row in found], found[0][_LOWEST], attempt.values["wanted"]
-        )
-        <= attempt.hard
-        and all(row[_HALF_LIFE] is None for row in found)
+def answer(shortcut: Shortcut, rows: Sequence[Sequence[Any]], tuning: Tuning) -> Found | None:
+    """The hits, if no chunk that was not seen can be among them; `holds` comes first."""
+    query, plan = shortcut.query, shortcut.plan
+    named = [dict(zip(statements.SHORTCUT, row, strict=True)) for row in rows]
+    found = [
+        HitRow(**{field: row[field] for field in FIELDS}).hit()
+        for row in named
+        if row["doc_id"] is not None
+    ]
+    if isinstance(plan, Scan):
+        return Found(found, int(plan.rows), plan)
+    assert query.vector is not None  # noqa: S101 (a plan by vector has one)
+    cosines = named[0]["cosines"]
+    # An unseen chunk has at most the lowest cosine seen plus two errors of halfvec: its own, and
+    # that of the chunk seen. A chunk that has a half-life of its own decays after all.
+    proved = (
+        len(found) == query.k
+        and found[-1].score > max(cosines[-1] + 2 * epsilon(query.vector), 0.0)
+        and not tuning.is_high(local_dimensionality(cosines))
+        and all(hit.half_life_seconds is None for hit in found)
     )
-    _vain[key] = 0 if proof else _vain.get(key, 0) + 1
-    return [hit_from(row[:_LOWEST]) for row in found] if proof else None
-
-
-_FACTS = len(Facts.__struct_fields__)
-_SCORE, _HALF_LIFE, _LOWEST = 2, 6, 17
-"""Places in a row of `best_statement`, and of the one column more of `nearest_statement`."""
-
-
-def dimensionality(nearest: Sequence[float], farthest: float, looked_at: int) -> float:
-    """That of `indexd.store.arms`, of the cosines of the nearest and of the farthest looked at.
-
-    Of points spread evenly in so many dimensions the i-th of n lies at (i/n)^(1/dimensions) of the
-    distance of the n-th.
-    """
-    grown = [math.log(max(1 - farthest, 1e-9) / max(1 - one, 1e-9)) / 2 for one in nearest]
-    expected = [math.log(looked_at / place) for place in range(1, len(nearest) + 1)]
-    return sum(expected) / max(sum(grown), 1e-9)
-
-
-def scan_statement(dimension: int, filters: Filters) -> str:
-    """The namespace's facts beside each of its k best chunks, or beside NULLs."""
-    # Vectors of another dimension can't even be compared: then nothing is read.
-    candidates = f"""
-        {exact(filters)}
-           AND EXISTS (
-                SELECT
-                  FROM indexd.namespaces
-                 WHERE namespace = %(namespace)s
-                   AND dimension = {dimension}
-           )
-    """
-    return f"""
-        SELECT space.*, hit.*
-          FROM ({FACTS}) AS space
-          LEFT JOIN ({best_statement(candidates)}) AS hit
-            ON true
-         ORDER BY hit.score DESC, hit.doc_id, hit.chunk_id
-    """
-
-
-def nearest_statement(dimension: int) -> str:
-    """The same of its k nearest chunks, as far as they do not decay, and the 2k-th's cosine."""
-    return f"""
-        WITH nearest AS (
-            SELECT *, min(cosine) OVER () AS lowest
-              FROM ({similar(dimension, Filters(), "text, meta, tags")}) AS nearby
-             ORDER BY cosine DESC, doc_id, chunk_id
-             LIMIT %(k)s
-        )
-        SELECT space.*, hit.*
-          FROM ({FACTS}) AS space
-          LEFT JOIN (
-                SELECT nearest.doc_id,
-                       nearest.chunk_id,
-                       cosine AS score,
-                       cosine AS similarity,
-                       1::float8 AS decay,
-                       greatest(date_part('epoch', %(at)s - nearest.ingested_at), 0),
-                       nearest.half_life_seconds,
-                       text,
-                       nearest.meta,
-                       tags,
-                       nearest.ingested_at,
-                       NULL::text[] AS words,
-                       document.source_ref_origin,
-                       document.source_ref_id,
-                       document.source_ref_offset,
-                       document.source_ref_trust_level,
-                       document.source_ref_injected_by,
-                       lowest
-                  FROM nearest
-                  JOIN indexd.documents AS document
-                    ON document.namespace = %(namespace)s
-                   AND document.doc_id = nearest.doc_id
-               ) AS hit
-            ON true
-         ORDER BY hit.score DESC, hit.doc_id, hit.chunk_id
-    """
+    return Found(found, plan.rows, plan, tuning.degraded) if proved else None

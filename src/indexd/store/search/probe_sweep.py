@@ -1,42 +1,40 @@
 """The true k best under decay, at the speed of an HNSW index: probe and sweep.
 
-    probe   the `ef` most similar chunks (HNSW) and the newest ones (btree), scored exactly
+    probe   the most similar chunks (HNSW) and the newest ones (btree), scored exactly
     bound   an unseen chunk has a cosine of at most U, that of a far probed one plus epsilon; with
             kth the k-th best score so far, an unseen chunk older than
             at - half_life * log2(U / kth) can't reach it
     sweep   the chunks younger than that, newest first, in slices: each slice raises kth, which
             brings the cutoff nearer
-    deepen  ask the index for more instead, where that is foretold to be cheaper: it lowers U; and
-            where the search is of a kind of which an index misses much
-    exact   score everything, where there is no bound or nothing cheaper
+    deepen  ask the index for more instead, where the estimate says that it is cheaper
+    rescan  score everything, where there is no bound or nothing is cheaper
 
 docs/decay.md has the proof. What rests on the index's recall is chunks it missed that are older
-than the cutoff; everything else is exact. All statements run in the caller's snapshot.
+than the cutoff; everything else is exact. All statements run in the caller's snapshot. Which step
+comes next is decided in steering.py.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from indexd.db import Connection
-from indexd.store.filters import Filters
-from indexd.store.namespaces import Facts
-from indexd.store.search import age_histogram as ages
-from indexd.store.search import selectivity as estimates
-from indexd.store.search.age_histogram import Ages
-from indexd.store.search.bounds import cutoff, epsilon, half_life_bound
-from indexd.store.search.costs import Tuning
-from indexd.store.search.statements import (
-    index_search,
-    probe_statement,
-    scan_statement,
-    sweep_statement,
-)
+from indexd.store import rows
+from indexd.store.search import statements, steering
+from indexd.store.search.steering import Deepen, Done, Job, Probe, Range, Rescan, Sweep
 from indexd.store.span import FIRST
-from indexd.vectors import Embedding
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """A row of a sweep or a rescan."""
+
+    doc_id: str
+    ordinal: int
+    chunk_id: str
+    score: float
 
 
 class Key(msgspec.Struct, frozen=True, order=True):
@@ -61,10 +59,9 @@ class Best:
         self.cut = False
         self._keys: dict[tuple[str, int], Key] = {}
 
-    def take(self, rows: Sequence[tuple[str, int, str, float]]) -> None:
-        """Rows are doc_id, ordinal, chunk_id, score."""
-        for doc_id, ordinal, chunk_id, score in rows:
-            key = Key(-score, doc_id, chunk_id, ordinal)
+    def take(self, scored: Iterable[Scored]) -> None:
+        for one in scored:
+            key = Key(-one.score, one.doc_id, one.chunk_id, one.ordinal)
             place = self._place(key)
             self._keys[place] = min(key, self._keys.get(place, key))
         if len(self._keys) > self.k:
@@ -83,200 +80,94 @@ class Best:
         return key.doc_id, 0 if self.per_document else key.ordinal
 
 
-class Probe(msgspec.Struct, frozen=True):
-    """What the arms say besides rows; cosines of the similar arm are those of halfvec."""
-
-    similar: int
-    bound: float | None
-    halfway: float | None
-    newest: int
-    edge: datetime | None
-    classes: list[int]
-    dimensionality: float | None
-
-
-class Range(msgspec.Struct, frozen=True):
-    """Chunks of one half-life class, both ends included, in seconds since 1970."""
-
-    half_life_class: int
-    since: float
-    until: float
-
-
-async def probe_and_sweep(
-    connection: Connection,
-    space: Facts,
-    vector: Embedding,
-    values: dict[str, Any],
-    *,
-    k: int,
-    filters: Filters,
-    at: datetime,
-    tuning: Tuning,
-    per_document: bool = False,
-) -> Best | float:
-    """The k best of an indexed namespace: their keys, and how many rows were scored.
-
-    `values` are the parameters of a scan for the same.
-    Or how many chunks match, about: so few that it is cheaper to scan them, which is not done.
-    """
-    values = values | {"trusted": tuning.trusted}
-    best = Best(k, per_document=per_document)
-    filtered = filters != Filters()
-    matching = float(space.chunks)
-    # Fewer candidates than 2k would hardly ever prove the k-th.
-    ef = min(max(tuning.first_ef(space.chunks), 2 * k), tuning.ef_max)
-    wanted = ef
-    if filtered:
-        matching = min(await estimates.matching(connection, space, filters, values), matching)
-        wanted = estimates.similar_rows(k)
-        if estimates.are_few(matching, space, filters, k, tuning):
-            return matching
-    similar_row = estimates.similar_cost(matching, space, filters, tuning)
-    scanning = estimates.scan_cost(matching, space, filters, tuning)
-
-    on_to = tuning.max_scan_tuples if filtered else None
-
-    async def probing(ef: int, wanted: int, newest: int = 0) -> Probe:
-        settings = index_search(ef, on_to=on_to, tuning=tuning)
-        return await _probe(
-            connection, best, space.dimension, filters, values, settings, wanted, newest
-        )
-
-    spread = await ages.of(connection, space.namespace)
-    newest = tuning.newest_read if filtered else tuning.newest
-    probe = await probing(ef, wanted, newest)
-    if probe.newest < newest or probe.edge is None:
-        return best  # the newest arm has read everything there is
-    swept = dict.fromkeys(probe.classes, probe.edge.timestamp())
-    if (probe.dimensionality or 0) > tuning.hard_from:
-        rows = max(tuning.hard_rows, space.chunks * tuning.hard_share)
-        wanted = max(wanted, int(rows * matching / space.chunks))
-        if scanning <= estimates.PREFERRED * wanted * similar_row:
-            return await _exact(connection, best, filters, values, matching)
-        on_to = max(tuning.max_scan_tuples, space.chunks)
-        probe = await probing(wanted, wanted)
-    slack = epsilon(vector)
-    bound, wide = probe.bound, tuning.slice_rows
+async def best_keys(connection: Connection, job: Job) -> Best:
+    """The keys of the k best of an indexed namespace, and how many rows were scored for them."""
+    best = Best(job.query.k, per_document=job.query.per_document)
+    newest_rows = job.plan.newest_rows
+    first = Deepen(job.plan.similar_rows, job.tuning.max_scan_tuples if job.query.filters else None)
+    probe = await _probe(connection, job, best, first, newest_rows)
+    if probe.newest < newest_rows or probe.newest_since is None:
+        return best  # the newest candidates are all that match
+    progress = steering.begin(job, probe, probe.newest_since, first.max_scan_tuples)
+    step: steering.Step
+    if job.tuning.is_high(probe.dimensionality):
+        progress = replace(progress, bound=None)  # the index missed too much for one
+        step = steering.for_high_dimensionality(job, progress)
+    else:
+        step = steering.next_step(job, replace(progress, scored=best.scored, kth=best.kth))
     while True:
-        if bound is None or best.kth <= 0:
-            return await _exact(connection, best, filters, values, matching)
-        upper = max(bound + slack, 0.0)
-        if best.kth > upper:
-            return best
-        open_ranges = _open(swept, space, at, upper, best.kth)
-        if not open_ranges:
-            return best
-        if best.scored >= tuning.scored_limit:
-            best.cut = True
-            return best
-        sweeping = _chunks(open_ranges, spread) * tuning.swept_row + tuning.statement
-
-        deeper, ef_next, ef_deeper = math.inf, wanted, wanted
-        step = max((probe.halfway or 0) - (probe.bound or 0), 1e-4)
-        while probe.similar >= 0.9 * wanted and ef_next < tuning.ef_max:
-            ef_next = min(int(ef_next * 1.5), tuning.ef_max)
-            below = upper - step * math.log2(ef_next / wanted)
-            left = _open(swept, space, at, below, best.kth) if below >= best.kth else []
-            cost = (
-                ef_next * similar_row
-                + _chunks(left, spread) * tuning.swept_row
-                + 2 * tuning.statement
-            )
-            if cost < min(deeper, 0.9 * sweeping):
-                deeper, ef_deeper = cost, ef_next
-
-        if min(sweeping, deeper) > scanning:
-            if matching > tuning.scored_limit:
-                best.cut = True
+        match step:
+            case Done(cut):
+                best.cut = cut
                 return best
-            return await _exact(connection, best, filters, values, matching)
-        if deeper < math.inf:
-            wanted = ef_deeper
-            probe = await probing(wanted, wanted)
-            bound = min(bound, probe.bound) if probe.bound is not None else bound
-            continue
-        slices = [_newest_part(one, spread, wide) for one in open_ranges]
-        best.scored += int(_chunks(slices, spread))
-        await _sweep(connection, best, filters, values, slices)
-        swept |= {one.half_life_class: one.since for one in slices}
-        wide *= 2
-
-
-def _open(
-    swept: dict[int, float], space: Facts, at: datetime, upper: float, kth: float
-) -> list[Range]:
-    """Where a chunk that reaches kth may still be, by class."""
-    return [
-        Range(one, since, until)
-        for one, until in swept.items()
-        if (
-            since := cutoff(
-                at.timestamp(), half_life_bound(one, space.half_life_seconds), upper, kth
-            )
-        )
-        < until
-    ]
-
-
-def _chunks(ranges: Sequence[Range], spread: Ages) -> float:
-    """About how many chunks lie in the ranges."""
-    return sum(
-        max(one.older(r.until) - one.older(r.since), 0.0)
-        for r in ranges
-        if (one := spread.get(r.half_life_class))
-    )
-
-
-def _newest_part(one: Range, spread: Ages, chunks: int) -> Range:
-    """The newest so many chunks of a range; the whole where little more would be left."""
-    if _chunks([one], spread) <= 1.3 * chunks:
-        return one
-    since = spread[one.half_life_class].before(one.until, chunks)
-    return Range(one.half_life_class, max(since, one.since), one.until)
+            case Rescan():
+                await _rescan(connection, job, best)
+                return best
+            case Deepen():
+                probe = await _probe(connection, job, best, step, newest_rows=0)
+                progress = progress.deepened(probe, step, job.tuning)
+            case Sweep():
+                await _sweep(connection, job, best, step)
+                progress = progress.narrowed(step)
+        step = steering.next_step(job, replace(progress, scored=best.scored, kth=best.kth))
 
 
 async def _probe(
-    connection: Connection,
-    best: Best,
-    dimension: int,
-    filters: Filters,
-    values: dict[str, Any],
-    settings: list[str],
-    wanted: int,
-    newest: int,
+    connection: Connection, job: Job, best: Best, ask: Deepen, newest_rows: int
 ) -> Probe:
-    await connection.execute(";".join(settings))
-    cursor = await connection.execute(
-        probe_statement(dimension, filters, per_document=best.per_document),
-        values | {"wanted": wanted, "newest": newest},
+    query, facts = job.query, job.facts
+    ef = min(job.plan.ef if newest_rows else ask.rows, job.tuning.ef_max)
+    await connection.execute(";".join(statements.index_settings(ef, ask.max_scan_tuples)))
+    probe = await rows.first(
+        connection,
+        Probe,
+        statements.probe(facts.dimension, query.filters, per_document=query.per_document),
+        statements.values_of(query, facts, similar_rows=ask.rows, newest_rows=newest_rows),
     )
-    rows = await cursor.fetchall()
-    said = len(Probe.__struct_fields__)
-    probe = Probe(*rows[0][:said])
-    best.take([row[said:] for row in rows if row[said] is not None])
-    best.scored += probe.similar + probe.newest
+    assert probe is not None  # noqa: S101 (its statement answers one row always)
+    keys = zip(probe.doc_ids, probe.ordinals, probe.chunk_ids, probe.scores, strict=True)
+    best.take(Scored(*key) for key in keys)
+    best.scored += len(probe.half_cosines) + probe.newest
     return probe
 
 
-async def _sweep(
-    connection: Connection,
-    best: Best,
-    filters: Filters,
-    values: dict[str, Any],
-    slices: Sequence[Range],
-) -> None:
-    cursor = await connection.execute(
-        sweep_statement(filters, per_document=best.per_document),
-        values
-        | {
-            "kth": best.kth,
-            "classes": [one.half_life_class for one in slices],
-            "since": [_moment(one.since) for one in slices],
-            "until": [_moment(one.until + 1e-5) for one in slices],
-        },
+async def _sweep(connection: Connection, job: Job, best: Best, step: Sweep) -> None:
+    best.scored += int(step.rows)
+    best.take(
+        await rows.every(
+            connection,
+            Scored,
+            statements.sweep(job.query.filters, per_document=best.per_document),
+            statements.values_of(
+                job.query,
+                job.facts,
+                kth=best.kth,
+                classes=[one.half_life_class for one in step.slices],
+                since=_times(step.slices, "since"),
+                until=_times(step.slices, "until"),
+            ),
+        )
     )
-    best.take(await cursor.fetchall())
+
+
+async def _rescan(connection: Connection, job: Job, best: Best) -> None:
+    """Score everything that matches; the known k-th score spares the decay of most rows."""
+    best.take(
+        await rows.every(
+            connection,
+            Scored,
+            statements.rescan(
+                job.query.filters, floor=best.kth > 0, per_document=best.per_document
+            ),
+            statements.values_of(job.query, job.facts, kth=best.kth),
+        )
+    )
+    best.scored += int(job.plan.matching)
+
+
+def _times(slices: Sequence[Range], end: str) -> list[datetime]:
+    """One end of each slice; the later one is rounded up to be included."""
+    return [_moment(getattr(one, end) + (1e-5 if end == "until" else 0)) for one in slices]
 
 
 def _moment(seconds: float) -> datetime:
@@ -287,16 +178,3 @@ def _moment(seconds: float) -> datetime:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-async def _exact(
-    connection: Connection, best: Best, filters: Filters, values: dict[str, Any], matching: float
-) -> Best:
-    """Score everything that matches; what is known already spares the decay of most rows."""
-    cursor = await connection.execute(
-        scan_statement(filters, floor=best.kth > 0, per_document=best.per_document),
-        values | {"kth": best.kth},
-    )
-    best.take(await cursor.fetchall())
-    best.scored += int(matching)
-    return best
