@@ -99,3 +99,24 @@ def shortcut(query: Query, facts: Facts, plan: Plan, tuning: Tuning) -> Scan | N
     if query.filters or facts.half_life_seconds is not None:
         return None
     return Nearest(tuning.first_ef(facts.chunks), max(2 * query.k, FEWEST_NEAREST_ROWS))
+
+
+def describe(plan: Plan) -> str:
+    """The plan in a sentence, for people."""
+    match plan:
+        case Words():
+            return "words: rank the chunks that hold the words by text rank and decay"
+        case Scan(rows):
+            return f"scan: score all of about {rows:,.0f} chunks that match"
+        case Nearest(ef, rows):
+            return (
+                f"nearest: the {rows:,} nearest of {ef:,} candidates of the index, in one statement"
+            )
+        case ProbeSweep():
+            return (
+                f"probe and sweep: {plan.similar_rows:,} similar chunks of {plan.ef:,} candidates "
+                f"of the index and the {plan.newest_rows:,} newest, then the ages in which one of "
+                f"about {plan.matching:,.0f} that match may still be among the best"
+            )
+        case Hybrid(vector):
+            return f"hybrid: the {POOL} best by words, fused with the {POOL} of {describe(vector)}"
