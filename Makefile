@@ -34,10 +34,10 @@ sql: $(READY) ## Render the statements of a search into tests/sql
 push-index: $(READY) ## Push .gewebe/embeddings.parquet to a running service
 	$(VENV)/bin/python scripts/push_index.py
 
-bench: $(READY) ## Measure, print tables, and write those of search into docs/ (an hour)
-	$(VENV)/bin/python -m benchmarks writing
-	$(VENV)/bin/python -m benchmarks forgetting
+bench: $(READY) ## Measure everything but the soak, and write the tables of search into docs/ (an hour)
 	$(VENV)/bin/python -m benchmarks search --out docs
+	for name in push forgetting hybrid embedder auth overload; do \
+		$(VENV)/bin/python -m benchmarks $$name || exit 1; done
 
 lock: $(READY) ## Resolve the dependencies anew
 	$(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \

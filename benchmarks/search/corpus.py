@@ -12,7 +12,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
-from benchmarks.ground import copy_rows, corpus, embeddings
+from benchmarks.harness import copy_rows, corpus, embeddings
 from indexd import keeper
 from indexd.settings import Settings
 from indexd.vectors import normalised

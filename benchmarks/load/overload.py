@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks import ground
-from benchmarks.wire import AsyncWires, port_of, request
+from benchmarks import harness
+from benchmarks.http_clients import AsyncWires, port_of, request
 
 SECONDS = 20
 DOCUMENTS = 4_000
@@ -67,7 +67,7 @@ async def _open(
 
 
 def _ms(answers: list[Answer], share: float) -> str:
-    return f"{ground.quantile_ms([a.seconds for a in answers], share):.1f}" if answers else "-"
+    return f"{harness.quantile_ms([a.seconds for a in answers], share):.1f}" if answers else "-"
 
 
 async def _measure(port: int, name: str, requests: list[bytes], turns: int) -> list[Any]:
@@ -128,14 +128,14 @@ def run() -> None:
         for row in range(200)
     ]
     rows = []
-    with ground.postgres() as server:
-        url = ground.empty_database(server, "overload")
+    with harness.postgres() as server:
+        url = harness.empty_database(server, "overload")
         for name, environ in SETTINGS.items():
-            with ground.serving(url, environ) as (client, _):
-                client.post("/index/bulk", content=lines, headers=ground.NDJSON).raise_for_status()
+            with harness.serving(url, environ) as (client, _):
+                client.post("/index/bulk", content=lines, headers=harness.NDJSON).raise_for_status()
                 turns = int(environ.get("INDEXD_POOL_SIZE", "16"))
                 rows.append(asyncio.run(_measure(port_of(client), name, requests, turns)))
-    ground.print_table(
+    harness.print_table(
         f"Twice the load that can be borne for {SECONDS} s, its second half; ms",
         [
             *(

@@ -10,7 +10,7 @@ import psutil
 import psycopg
 from tests.processes import workers
 
-from benchmarks import ground
+from benchmarks import harness
 
 EVERY = 10.0
 """Seconds from sample to sample."""
@@ -77,7 +77,7 @@ def shown(sample: Sample) -> list[str]:
         *(_whole(value) for value in (sample.memory, sample.connections, sample.disk)),
         str(len(sample.searches)),
         *(
-            f"{ground.quantile_ms(sample.searches, share):.1f}" if sample.searches else "-"
+            f"{harness.quantile_ms(sample.searches, share):.1f}" if sample.searches else "-"
             for share in (0.5, 0.95)
         ),
     ]
@@ -90,7 +90,7 @@ def _whole(value: float | None) -> str:
 def print_tables(title: str, samples: Sequence[Sample]) -> None:
     """A dozen of the samples, and what grew between the medians of the first and last third."""
     shown_ones = samples[:: max(1, len(samples) // 12)]
-    ground.print_table(title, HEAD, [shown(sample) for sample in shown_ones])
+    harness.print_table(title, HEAD, [shown(sample) for sample in shown_ones])
     third = max(1, len(samples) // 3)
     rows = []
     for name, value_of in GROWING.items():
@@ -99,7 +99,7 @@ def print_tables(title: str, samples: Sequence[Sample]) -> None:
             for part in (samples[:third], samples[-third:])
         )
         rows.append([name, f"{first:.0f}", f"{last:.0f}", f"{last - first:+.1f}"])
-    ground.print_table("Growth", ["", "first third", "last third", "more by"], rows)
+    harness.print_table("Growth", ["", "first third", "last third", "more by"], rows)
 
 
 def _median(values: Sequence[float | None]) -> float:

@@ -17,9 +17,9 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
-from benchmarks import ground
-from benchmarks.ground import corpus, embeddings, quantile_ms, queries, seconds
-from benchmarks.wire import Wire, port_of, request
+from benchmarks import harness
+from benchmarks.harness import corpus, embeddings, quantile_ms, queries, seconds
+from benchmarks.http_clients import Wire, port_of, request
 from indexd.vectors import normalised
 
 MANY = 200_000
@@ -35,18 +35,18 @@ def run() -> None:
     noise = chance.normal(0, 0.4 / np.sqrt(real.shape[1]), real.shape)
     near = np.concatenate([real, real + noise.astype(np.float32)])
     vectors = np.array([normalised(vector) for vector in near])
-    with ground.postgres() as url:
+    with harness.postgres() as url:
         for rebuild in (True, False):
             search_through_deletion(
-                ground.empty_database(url, "deleting"), vectors, rebuild=rebuild
+                harness.empty_database(url, "deleting"), vectors, rebuild=rebuild
             )
-        forget_against_delete(ground.empty_database(url, "forgetting"), vectors)
+        forget_against_delete(harness.empty_database(url, "forgetting"), vectors)
         for policy, mixed in (
             ("max_items: {}, purge_strategy: oldest", False),
             ("half_life_seconds: 2592000, max_items: {}, purge_strategy: lowest_score", False),
             ("half_life_seconds: 2592000, max_items: {}, purge_strategy: lowest_score", True),
         ):
-            upsert_into_full(ground.empty_database(url, "full"), vectors, policy, mixed=mixed)
+            upsert_into_full(harness.empty_database(url, "full"), vectors, policy, mixed=mixed)
 
 
 def load(url: str, namespace: str, vectors: NDArray[Any], count: int, *, mixed: bool) -> None:
@@ -63,7 +63,7 @@ def load(url: str, namespace: str, vectors: NDArray[Any], count: int, *, mixed: 
                 *(f"d{n:07}#0", None, None, [], Jsonb({}), f"text number {n}"),
             )
 
-    ground.copy_rows(url, count, rows)
+    harness.copy_rows(url, count, rows)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE indexd.documents")
         connection.execute("VACUUM ANALYZE indexd.chunks")
@@ -74,7 +74,7 @@ def forget_against_delete(url: str, vectors: NDArray[Any]) -> None:
     """Half of a namespace over HTTP; the same deletes and entries by hand; the deletes alone."""
     took: dict[str, list[float]] = {"http": [], "logged": [], "bare": []}
     # Without the indexes that the keeper would build meanwhile, on the same cores.
-    with ground.serving(url, environ={"INDEXD_INDEX_LIMIT": "0"}) as (client, _):
+    with harness.serving(url, environ={"INDEXD_INDEX_LIMIT": "0"}) as (client, _):
         for turn in range(2):
             for way in took:
                 load(url, f"{way}{turn}", vectors, MANY, mixed=False)
@@ -82,7 +82,7 @@ def forget_against_delete(url: str, vectors: NDArray[Any]) -> None:
             took["http"].append(seconds(partial(forget, client, f"http{turn}")))
             took["logged"].append(seconds(partial(delete, url, f"logged{turn}", logged=True)))
     ours, logged, bare = (min(took[way]) for way in ("http", "logged", "bare"))
-    ground.print_table(
+    harness.print_table(
         f"Forgetting {MANY // 2:,} of {MANY:,} documents",
         ("what", "seconds", "ratio", "target"),
         (
@@ -104,7 +104,7 @@ def search_through_deletion(url: str, vectors: NDArray[Any], *, rebuild: bool) -
     limit = NOW - timedelta(minutes=SEARCHED / 2 - 0.5)
     rows = []
     with (
-        ground.serving(url, environ=environ) as (client, _),
+        harness.serving(url, environ=environ) as (client, _),
         psycopg.connect(url, autocommit=True) as admin,
     ):
         admin.execute("ALTER TABLE indexd.chunks SET (autovacuum_enabled = off)")
@@ -152,7 +152,7 @@ def search_through_deletion(url: str, vectors: NDArray[Any], *, rebuild: bool) -
                 vacuum = worker.submit(admin.execute, "VACUUM indexd.chunks")
                 measure("while VACUUM repairs it", SEARCHED // 2, vacuum.done)
         measure("after", SEARCHED // 2)
-    ground.print_table(
+    harness.print_table(
         f"Searches while {SEARCHED // 2:,} of {SEARCHED:,} indexed chunks are forgotten, "
         + ("with the keeper's rebuild" if rebuild else "with VACUUM alone"),
         ("", "seconds", "p50 ms", "p95 ms", "recall@10"),
@@ -226,7 +226,7 @@ def upsert_into_full(url: str, vectors: NDArray[Any], policy: str, *, mixed: boo
             load(url, name, vectors, count, mixed=mixed)
         environ = {"INDEXD_POLICIES": str(file), "INDEXD_INDEX_LIMIT": "0"}
         took: dict[str, list[float]] = {name: [] for name in sizes}
-        with ground.serving(url, environ=environ) as (client, _):
+        with harness.serving(url, environ=environ) as (client, _):
             wire = Wire(port_of(client))
             for n in range(500):
                 for name in sizes:
@@ -244,7 +244,7 @@ def upsert_into_full(url: str, vectors: NDArray[Any], policy: str, *, mixed: boo
         raise RuntimeError(f"the limit was not kept: {counts}")
     p50 = {name: quantile_ms(times[50:], 0.5) for name, times in took.items()}
     half_lives = ", mixed half-lives" if mixed else ""
-    ground.print_table(
+    harness.print_table(
         f"Upsert into a full namespace, {policy.rpartition(' ')[2]}{half_lives}",
         ("documents", "p50 ms", "p95 ms", "ratio of p50", "target"),
         [

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.soak --minutes 10 [--chaos]`: mixed load with forgetting, for long.
+"""`python -m benchmarks soak --minutes 10 [--chaos]`: mixed load with forgetting, for long.
 
 Writers replace and delete documents so that their number stays the same; searchers search. Some of
 both send texts, which the server has to have embedded. What must stay flat is measured every ten
@@ -16,7 +16,7 @@ import random
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,8 +28,9 @@ import psycopg
 from tests import processes
 from tests.fake_embedders import running
 
-from benchmarks import chaos, ground, samples
-from benchmarks.samples import Sample
+from benchmarks import harness
+from benchmarks.load import chaos, samples
+from benchmarks.load.samples import Sample
 from indexd import migrate
 
 WORKERS = 2
@@ -75,7 +76,7 @@ class Load:
 async def _post(client: httpx.AsyncClient, load: Load, kind: str, path: str, body: object) -> str:
     """The status of the answer, with the code of an error, or how the connection ended."""
     try:
-        answer = await client.post(path, content=msgspec.json.encode(body), headers=ground.JSON)
+        answer = await client.post(path, content=msgspec.json.encode(body), headers=harness.JSON)
         found = _outcome(answer)
     except httpx.TimeoutException:
         found = f"not within {PATIENCE} s"
@@ -227,12 +228,12 @@ def _named(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
     return {" ".join(what): count for what, count in sorted(counts.items())}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def run(arguments: Sequence[str] = ()) -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--chaos", action="store_true")
     parser.add_argument("--log", type=Path, help="file for the server's log, which is kept")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="indexd-soak-") as home, running("ollama") as embedder:
         Path(home).chmod(0o755)
         embedder.dimension = DIMENSION
@@ -244,9 +245,9 @@ def main() -> None:
             "INDEXD_EMBEDDER_MODEL": "all-minilm",
             "INDEXD_EMBEDDER_TIMEOUT": EMBEDDER_TIMEOUT,
         }
-        with ground.postgres(Path(home)) as url, log.open("wb") as out:
+        with harness.postgres(Path(home)) as url, log.open("wb") as out:
             migrate.upgrade(url)
-            with ground.serving(url, environ, out) as (client, server):
+            with harness.serving(url, environ, out) as (client, server):
                 process = psutil.Process(server.pid)
                 damage = partial(chaos.wreak, Path(home) / "postgres", process, embedder)
                 found, load = asyncio.run(
@@ -258,7 +259,7 @@ def main() -> None:
                         damage if chosen.chaos else None,
                     )
                 )
-                ground.await_ready(client, server)
+                harness.await_ready(client, server)
                 missing, extra = _verify(url, load)
                 workers = len(processes.workers(process))
         tracebacks = log.read_text().count("request failed")
@@ -271,7 +272,3 @@ def main() -> None:
     print(f"longest without an answer of 200: {load.longest_gap:.1f} s")
     print(f"workers at the end: {workers} of {WORKERS}")
     print(f"errors in the log: {tracebacks}; exit code {server.returncode}")
-
-
-if __name__ == "__main__":
-    main()

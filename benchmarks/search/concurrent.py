@@ -11,7 +11,8 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from benchmarks.search_ground import (
+from benchmarks.http_clients import Wire, hammer, in_threads, request
+from benchmarks.search.bench import (
     BARE,
     Bench,
     connected,
@@ -19,9 +20,8 @@ from benchmarks.search_ground import (
     search_request,
     timed,
 )
-from benchmarks.searching_results import Crowd, Times, Upserts
-from benchmarks.sized import NAMESPACE
-from benchmarks.wire import Wire, hammer, in_threads, request
+from benchmarks.search.corpus import NAMESPACE
+from benchmarks.search.results import Crowd, Times, Upserts
 
 CLIENTS = 8
 REQUESTS = 1_600

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import httpx
 import psycopg
 
-from benchmarks import ground
+from benchmarks import harness
 from indexd.store import keys
 
 ROUNDS = 8
@@ -33,18 +33,18 @@ async def _key(url: str, name: str) -> dict[str, str]:
 
 def _durations(client: httpx.Client, header: dict[str, str]) -> list[float]:
     return [
-        ground.seconds(lambda: client.post("/index/search", json=SEARCH, headers=header))
+        harness.seconds(lambda: client.post("/index/search", json=SEARCH, headers=header))
         for _ in range(REQUESTS)
     ]
 
 
 def run() -> None:
-    with ground.postgres() as server:
-        url = ground.empty_database(server, "auth")
+    with harness.postgres() as server:
+        url = harness.empty_database(server, "auth")
         header = asyncio.run(_key(url, "bench"))
         with (
-            ground.serving(url, {"INDEXD_AUTH": "off"}) as (without, _),
-            ground.serving(url, {"INDEXD_AUTH": "keys"}) as (guarded, _),
+            harness.serving(url, {"INDEXD_AUTH": "off"}) as (without, _),
+            harness.serving(url, {"INDEXD_AUTH": "keys"}) as (guarded, _),
         ):
             without.post("/index/upsert", json=DOCUMENT).raise_for_status()
             guarded.post("/index/search", json=SEARCH, headers=header).raise_for_status()
@@ -53,11 +53,11 @@ def run() -> None:
             for _ in range(ROUNDS):  # in turns, so that the machine's moods hit both
                 off += _durations(without, header)
                 on += _durations(guarded, header)
-            ground.print_table(
+            harness.print_table(
                 f"A search of one document, {ROUNDS * REQUESTS:,} requests each, ms",
                 ["", "p50", "p95"],
                 [
-                    [name, *(f"{ground.quantile_ms(found, share):.3f}" for share in (0.5, 0.95))]
+                    [name, *(f"{harness.quantile_ms(found, share):.3f}" for share in (0.5, 0.95))]
                     for name, found in (("INDEXD_AUTH=off", off), ("INDEXD_AUTH=keys", on))
                 ],
             )
@@ -82,13 +82,13 @@ def _revocation(url: str, client: httpx.Client) -> None:
         command = [sys.executable, "-m", "indexd", "keys", "revoke", f"by command {number}"]
         subprocess.run([*command, "--database-url", url], check=True, capture_output=True)
         late += client.post("/index/search", json=SEARCH, headers=header).status_code != 401
-    ground.print_table(
+    harness.print_table(
         "From the commit of a revocation to the answer 401, ms",
         ["p50", "worst of 20", "accepted after `indexd keys revoke` returned, of 5"],
         [
             [
-                f"{ground.quantile_ms(delays, 0.5):.1f}",
-                f"{ground.quantile_ms(delays, 1):.1f}",
+                f"{harness.quantile_ms(delays, 0.5):.1f}",
+                f"{harness.quantile_ms(delays, 1):.1f}",
                 late,
             ]
         ],

@@ -9,7 +9,7 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from benchmarks.searching_results import AtSize
+from benchmarks.search.results import AtSize
 
 
 def plot(found: Sequence[AtSize], file: Path) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from benchmarks import ground, searching_report, sized
-from benchmarks.crowd import crowded, upserts
-from benchmarks.search_ground import (
+from benchmarks import harness
+from benchmarks.http_clients import Wire, port_of
+from benchmarks.search import corpus, report
+from benchmarks.search.bench import (
     BARE,
     OVERFETCHED,
     Bench,
@@ -28,9 +29,9 @@ from benchmarks.search_ground import (
     timed,
     values_of,
 )
-from benchmarks.searching_results import AtSize, Filtered, HalfLife, Times
-from benchmarks.sized import SHARES, share_tag
-from benchmarks.wire import Wire, port_of
+from benchmarks.search.concurrent import crowded, upserts
+from benchmarks.search.corpus import SHARES, share_tag
+from benchmarks.search.results import AtSize, Filtered, HalfLife, Times
 from indexd.store.filters import Filters
 from indexd.store.search import statements
 from indexd.store.search.costs import Tuning
@@ -71,12 +72,12 @@ def run(arguments: Sequence[str] = ()) -> None:
         # Of filters and upserts the largest says enough.
         if size == max(sizes) or what not in ("filters", "upserts")
     }
-    with ground.postgres(given.kept) as url:
+    with harness.postgres(given.kept) as url:
         found = [
             measure(url, size, given.queries, {what for s, what in only if s == size})
             for size in sizes
         ]
-    searching_report.report(found, given.out)
+    report.report(found, given.out)
 
 
 def measure(url: str, chunks: int, queries: int, only: set[str]) -> AtSize:
@@ -84,7 +85,7 @@ def measure(url: str, chunks: int, queries: int, only: set[str]) -> AtSize:
     target, rows, loaded, built = database(url, chunks)
     ef = Tuning().first_ef(chunks)
     with (
-        ground.serving(target) as (client, server),
+        harness.serving(target) as (client, server),
         connected(target, ef) as bare,
         connected(target, ef) as planned,
     ):
@@ -99,7 +100,7 @@ def measure(url: str, chunks: int, queries: int, only: set[str]) -> AtSize:
             rows=rows,
             places={doc_id: place for place, doc_id in enumerate(rows.doc_ids)},
             queries=np.array(
-                [normalised(query) for query in ground.embeddings(ground.queries())[:queries]]
+                [normalised(query) for query in harness.embeddings(harness.queries())[:queries]]
             ),
         )
         warm(bench)
@@ -118,7 +119,7 @@ def measure(url: str, chunks: int, queries: int, only: set[str]) -> AtSize:
             upserts=upserts(bench) if "upserts" in only else None,
             load_after=os.getloadavg()[0],
         )
-        searching_report.show(found)
+        report.show(found)
         return found
 
 
@@ -142,7 +143,7 @@ def versions(bare: psycopg.Connection[Any]) -> str:
 
 
 def by_half_life(bench: Bench) -> list[HalfLife]:
-    similarity = sized.cosines(bench.rows, bench.queries)
+    similarity = corpus.cosines(bench.rows, bench.queries)
     return [at_half_life(bench, similarity, name) for name in HALF_LIVES]
 
 
@@ -215,7 +216,7 @@ def nearest(bench: Bench, query: NDArray[np.float32]) -> list[Any]:
 def by_filter(bench: Bench) -> list[Filtered]:
     """Each kind of filter at each share, over HTTP and by exact scan, without decay and with."""
     queries = bench.queries[:FILTER_QUERIES]
-    similarity = sized.cosines(bench.rows, queries)
+    similarity = corpus.cosines(bench.rows, queries)
     found = []
     for name in ("none", "1 y"):
         put_in_force(bench.url, HALF_LIVES[name])
@@ -230,7 +231,7 @@ def by_filter(bench: Bench) -> list[Filtered]:
                 ("source_path", Filters(source_path=[tag]), pathed),
                 (
                     "ingested_after",
-                    Filters(ingested_after=sized.moment_of(since)),
+                    Filters(ingested_after=corpus.moment_of(since)),
                     bench.rows.moments > since,
                 ),
             ):

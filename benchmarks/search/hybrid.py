@@ -11,8 +11,8 @@ import httpx
 import msgspec
 import psycopg
 
-from benchmarks import ground
-from benchmarks.ground import corpus, embeddings, print_table, quantile_ms, queries
+from benchmarks import harness
+from benchmarks.harness import corpus, embeddings, print_table, quantile_ms, queries
 
 MODES = ("lexical", "vector", "hybrid")
 TOP = 10
@@ -33,9 +33,9 @@ def run() -> None:
         "same command": same_command(questions, ids, areas),
         "rare identifier": rare_identifier(questions, ids, texts),
     }
-    with ground.postgres() as postgres:
-        url = ground.empty_database(postgres, "hybrid")
-        with ground.serving(url) as (client, _):
+    with harness.postgres() as postgres:
+        url = harness.empty_database(postgres, "hybrid")
+        with harness.serving(url) as (client, _):
             vectors = [vector.tolist() for vector in embeddings(table)]
             times = table["ingested_at"].to_pylist()
             store(client, "whole", ids, texts, vectors, times)
@@ -114,7 +114,7 @@ def store(
             )
         ]
         body = b"\n".join(msgspec.json.encode(line) for line in lines)
-        answer = client.post("/index/bulk", content=body, headers=ground.NDJSON).json()
+        answer = client.post("/index/bulk", content=body, headers=harness.NDJSON).json()
         if answer["failed"]:
             raise SystemExit(f"{namespace}: {answer['errors'][0]}")
 

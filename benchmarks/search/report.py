@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.ground import print_table
-from benchmarks.searching_plot import plot
-from benchmarks.searching_results import AtSize, Crowd, Upserts
+from benchmarks.harness import print_table
+from benchmarks.search.plot import plot
+from benchmarks.search.results import AtSize, Crowd, Upserts
 
 
 def show(found: AtSize) -> str:

@@ -13,9 +13,10 @@ import psycopg
 from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 
-from benchmarks import ground, sized
-from benchmarks.sized import NAMESPACE, Sized
-from benchmarks.wire import request
+from benchmarks import harness
+from benchmarks.http_clients import request
+from benchmarks.search import corpus
+from benchmarks.search.corpus import NAMESPACE, Sized
 from indexd import migrate
 from indexd.policy import Policies, Policy
 from indexd.store import policies
@@ -110,10 +111,10 @@ def database(url: str, chunks: int) -> tuple[str, Sized, float, float]:
             [newest] = connection.execute(
                 "SELECT max(ingested_at) FROM indexd.chunks WHERE namespace = %s", (NAMESPACE,)
             ).fetchone() or (None,)
-        return target, sized.sized(chunks, newest.timestamp()), 0.0, sized.index(target)
-    rows = sized.sized(chunks, float(round(time.time())) - 3_600)
-    ground.empty_database(url, name)
-    return target, rows, sized.load(target, rows), sized.index(target)
+        return target, corpus.sized(chunks, newest.timestamp()), 0.0, corpus.index(target)
+    rows = corpus.sized(chunks, float(round(time.time())) - 3_600)
+    harness.empty_database(url, name)
+    return target, rows, corpus.load(target, rows), corpus.index(target)
 
 
 def connected(url: str, ef: int) -> psycopg.Connection[Any]:

@@ -19,16 +19,16 @@ import pyarrow.parquet as pq
 from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
 
-from benchmarks import ground
-from benchmarks.ground import corpus, embeddings, quantile_ms, queries, seconds
-from benchmarks.wire import Wire, port_of, request
+from benchmarks import harness
+from benchmarks.harness import corpus, embeddings, quantile_ms, queries, seconds
+from benchmarks.http_clients import Wire, port_of, request
 from indexd.store.filters import Filters, parameters
 from indexd.store.search import statements
 from indexd.vectors import normalised
 
 
 def run() -> None:
-    with ground.postgres() as url:
+    with harness.postgres() as url:
         push_against_copy(url)
         upsert_against_transaction(url)
         search_against_statement(url)
@@ -38,16 +38,16 @@ def run() -> None:
 def push_against_copy(url: str) -> None:
     table = corpus()
     rows = rows_for_copy(table)
-    copies = [ground.empty_database(url, f"copied{n}") for n in range(2)]
+    copies = [harness.empty_database(url, f"copied{n}") for n in range(2)]
     copied = min(
-        seconds(partial(ground.copy_rows, target, len(rows), lambda: rows)) for target in copies
+        seconds(partial(harness.copy_rows, target, len(rows), lambda: rows)) for target in copies
     )
-    pushed_url = ground.empty_database(url, "pushed")
+    pushed_url = harness.empty_database(url, "pushed")
     # Without the index that the keeper would build meanwhile, on the same cores.
-    with ground.serving(pushed_url, environ={"INDEXD_INDEX_LIMIT": "0"}) as (client, _):
-        first = seconds(lambda: push(client, ground.DATA / "gitlog.parquet"))
+    with harness.serving(pushed_url, environ={"INDEXD_INDEX_LIMIT": "0"}) as (client, _):
+        first = seconds(lambda: push(client, harness.DATA / "gitlog.parquet"))
         before = written(pushed_url)
-        again = [seconds(lambda: push(client, ground.DATA / "gitlog.parquet")) for _ in range(2)]
+        again = [seconds(lambda: push(client, harness.DATA / "gitlog.parquet")) for _ in range(2)]
         rewritten = written(pushed_url) - before
         stored = client.get("/index/stats").json()["total_documents"]
     alone = [encode_send_decode_digest() for _ in range(2)]
@@ -58,7 +58,7 @@ def push_against_copy(url: str) -> None:
             stdout=subprocess.DEVNULL,
         )
     )
-    ground.print_table(
+    harness.print_table(
         "Push of 40,000 rows of 384 dimensions",
         ("what", "seconds", "ratio", "target"),
         (
@@ -113,14 +113,14 @@ def written(url: str) -> int:
 
 def encode_send_decode_digest() -> float:
     """The same rows through the same code, to a server that stores nothing."""
-    command = [sys.executable, "-m", "uvicorn", "benchmarks.sink:app"]
-    with ground.listening(command) as (client, _):
-        return seconds(lambda: push(client, ground.DATA / "gitlog.parquet"))
+    command = [sys.executable, "-m", "uvicorn", "benchmarks.writing.sink:app"]
+    with harness.listening(command) as (client, _):
+        return seconds(lambda: push(client, harness.DATA / "gitlog.parquet"))
 
 
 def upsert_against_transaction(url: str) -> None:
     """One document of one chunk, new each time, over HTTP and by hand, in turn."""
-    target = ground.empty_database(url, "upserts")
+    target = harness.empty_database(url, "upserts")
     table = corpus().slice(0, 600)
     vectors = [normalised(vector) for vector in embeddings(table)]
     texts = table["text"].to_pylist()
@@ -136,7 +136,7 @@ def upsert_against_transaction(url: str) -> None:
         for n, (text, vector) in enumerate(zip(texts, vectors, strict=True))
     ]
     over_http, by_hand = [], []
-    with ground.serving(target) as (client, _), psycopg.connect(target) as connection:
+    with harness.serving(target) as (client, _), psycopg.connect(target) as connection:
         wire = Wire(port_of(client))
         register_vector(connection)
         connection.execute(
@@ -152,7 +152,7 @@ def upsert_against_transaction(url: str) -> None:
             bare_upsert(connection, f"bare-{n}", texts[n], vectors[n])
             by_hand.append(time.perf_counter() - started)
     ours, bare = quantile_ms(over_http[100:], 0.5), quantile_ms(by_hand[100:], 0.5)
-    ground.print_table(
+    harness.print_table(
         "Upsert of one new document",
         ("what", "p50 ms", "p95 ms", "ratio of p50", "target"),
         (
@@ -209,16 +209,16 @@ HALF_LIFE = 2_592_000.0
 
 def search_against_statement(url: str) -> None:
     """All queries over HTTP, and the statement they become in psycopg, in turn."""
-    target = ground.empty_database(url, "searches")
+    target = harness.empty_database(url, "searches")
     at = datetime.now(UTC)
     scanning = {"INDEXD_INDEX_LIMIT": "0"}
     with (
-        ground.serving(target, environ=scanning) as (client, _),
+        harness.serving(target, environ=scanning) as (client, _),
         psycopg.connect(target, autocommit=True) as bare,
     ):
         wire = Wire(port_of(client))
         register_vector(bare)
-        push(client, ground.DATA / "gitlog.parquet")
+        push(client, harness.DATA / "gitlog.parquet")
         bare.execute("VACUUM ANALYZE indexd.chunks")
         bare.execute("SET plan_cache_mode = force_custom_plan")
         over_http, by_hand = [], []
@@ -238,7 +238,7 @@ def search_against_statement(url: str) -> None:
             bare.execute(statements.scan(Filters()), values | parameters(Filters())).fetchall()
             by_hand.append(time.perf_counter() - started)
     ours, statement = quantile_ms(over_http[20:], 0.5), quantile_ms(by_hand[20:], 0.5)
-    ground.print_table(
+    harness.print_table(
         "Search of 40,000 chunks, exact",
         ("what", "p50 ms", "p95 ms", "more than the statement", "target"),
         (
@@ -266,7 +266,7 @@ def memory_while_pushing(url: str) -> None:
                     ids = [f"{doc_id}-{n}" for doc_id in table["doc_id"].to_pylist()]
                     place = table.schema.get_field_index("doc_id")
                     writer.write_table(table.set_column(place, "doc_id", pa.array(ids)))
-            with ground.serving(ground.empty_database(url, f"memory{times}")) as (client, server):
+            with harness.serving(harness.empty_database(url, f"memory{times}")) as (client, server):
                 command = [sys.executable, "-m", "indexd", "push", str(file)]
                 with subprocess.Popen(
                     [*command, "--url", str(client.base_url)], stdout=subprocess.DEVNULL
@@ -278,7 +278,7 @@ def memory_while_pushing(url: str) -> None:
                         time.sleep(0.2)
                 stored = client.get("/index/stats").json()["total_documents"]
             rows.append((f"{stored:,}", f"{peak_server / 2**20:.0f}", f"{peak_pusher / 2**20:.0f}"))
-    ground.print_table(
+    harness.print_table(
         "Memory while pushing", ("documents stored", "server, peak MB", "pusher, peak MB"), rows
     )
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import httpx
 import numpy as np
 
-from benchmarks import ground
-from benchmarks.ground import print_table, quantile_ms
+from benchmarks import harness
+from benchmarks.harness import print_table, quantile_ms
 
 ROUNDS = 500
 DIMENSION = 384
@@ -17,10 +17,10 @@ DIMENSION = 384
 
 def run() -> None:
     rows = []
-    with ground.postgres() as postgres:
-        url = ground.empty_database(postgres, "embedder")
+    with harness.postgres() as postgres:
+        url = harness.empty_database(postgres, "embedder")
         for shown, environ in embedders():
-            with ground.serving(url, environ) as (client, _):
+            with harness.serving(url, environ) as (client, _):
                 rows += [(shown, kind, *shown_ms(took)) for kind, took in measure(client).items()]
     print_table(
         "Requests in turn, in an empty namespace", ("embedder", "request", "p50 ms", "p95 ms"), rows
