@@ -1,12 +1,24 @@
-"""Turns at the database: bursts wait, overload does not."""
+"""Admission to the database: bursts wait, overload does not."""
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
-from indexd.admission import AGAIN, AGAIN_AT_MOST, CALM, PROBATION, Admission
+from indexd import pulse as gauges
+from indexd.admission import (
+    CALM,
+    PROBATION,
+    RETRY,
+    RETRY_AT_MOST,
+    Admission,
+    Limits,
+    Preference,
+    State,
+)
 from indexd.app import create_app
 from indexd.errors import Overloaded
 from indexd.settings import Settings
@@ -21,8 +33,20 @@ class Clock:
         return self.now
 
 
-def admission(size: int = 1, length: int = 2, seconds: float = 5, **rest: object) -> Admission:
-    return Admission(size, length=length, seconds=seconds, **rest)  # type: ignore[arg-type]
+def admission(
+    size: int = 1,
+    length: int = 2,
+    seconds: float = 5,
+    *,
+    cores: int | None = None,
+    prefer: Preference = "latency",
+    **rest: Any,
+) -> Admission:
+    return Admission(Limits(size, length, seconds, cores, prefer), **rest)
+
+
+def is_shedding(gate: Admission) -> bool:
+    return gate.state is State.SHEDDING
 
 
 async def settle() -> None:
@@ -30,12 +54,12 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_turns_come_in_order_and_no_more_at_a_time_than_allowed() -> None:
+async def test_permits_come_in_order_and_no_more_at_a_time_than_allowed() -> None:
     gate, came, together, most = admission(size=2, length=10), [], 0, 0
 
     async def one(number: int) -> None:
         nonlocal together, most
-        async with gate.turn():
+        async with gate.permit():
             together += 1
             most = max(most, together)
             came.append(number)
@@ -51,7 +75,7 @@ async def test_turns_come_in_order_and_no_more_at_a_time_than_allowed() -> None:
 async def test_a_full_queue_refuses_at_once_and_says_why() -> None:
     refused: Counter[str] = Counter()
     gate = admission(refused=lambda why: refused.update([why]))
-    async with gate.turn():
+    async with gate.permit():
         waiting = [asyncio.create_task(_take(gate)) for _ in range(2)]
         await settle()
         with pytest.raises(Overloaded):
@@ -64,24 +88,24 @@ async def test_a_full_queue_refuses_at_once_and_says_why() -> None:
 async def test_waiting_ends_after_the_time_set() -> None:
     refused: Counter[str] = Counter()
     gate = admission(seconds=0.02, refused=lambda why: refused.update([why]))
-    async with gate.turn():
+    async with gate.permit():
         with pytest.raises(Overloaded):
             await _take(gate)
     assert refused == {"wait": 1}
     assert (gate.busy, gate.waiting) == (0, 0)
 
 
-async def test_one_who_leaves_the_queue_takes_no_turn_away() -> None:
+async def test_one_who_leaves_the_queue_takes_no_permit_away() -> None:
     gate = admission()
-    async with gate.turn():
+    async with gate.permit():
         first, second = (asyncio.create_task(_take(gate)) for _ in range(2))
         await settle()
         first.cancel()
         await settle()
         assert gate.waiting == 1
     await second
-    # Cancelled in the moment the turn came.
-    async with gate.turn():
+    # Cancelled in the moment the permit came.
+    async with gate.permit():
         third = asyncio.create_task(_take(gate))
         await settle()
     third.cancel()
@@ -96,12 +120,12 @@ async def test_as_many_as_fit_may_wait_for_ever() -> None:
 
     async def client() -> None:
         for _ in range(50):
-            async with gate.turn():
+            async with gate.permit():
                 clock.now += 0.5
                 await asyncio.sleep(0)
 
     await asyncio.gather(*(client() for _ in range(10)))
-    assert not gate.shedding
+    assert not is_shedding(gate)
 
 
 async def test_a_queue_that_overflowed_is_cut_short_until_it_is_calm() -> None:
@@ -112,7 +136,7 @@ async def test_a_queue_that_overflowed_is_cut_short_until_it_is_calm() -> None:
     assert gate.waiting == 8
     with pytest.raises(Overloaded):
         await _take(gate)
-    assert gate.shedding
+    assert is_shedding(gate)
     for task in tasks:
         task.cancel()
     await settle()
@@ -139,18 +163,18 @@ async def test_while_some_wait_fewer_work_at_a_time_and_all_again_afterwards() -
 
     async def one() -> None:
         nonlocal most
-        async with gate.turn():
+        async with gate.permit():
             most = max(most, gate.busy)
             await asyncio.sleep(0)
 
     await asyncio.gather(*(one() for _ in range(8)))
-    assert (most, gate.crowded) == (8, False)
+    assert (most, gate.contended) == (8, False)
     most = 0
     holding = [asyncio.create_task(_hold(gate)) for _ in range(8)]
     await settle()
     waiting = [asyncio.create_task(one()) for _ in range(50)]
     await settle()
-    assert gate.crowded
+    assert gate.contended
     for task in holding:
         task.cancel()
     await asyncio.gather(*waiting)
@@ -158,7 +182,7 @@ async def test_while_some_wait_fewer_work_at_a_time_and_all_again_afterwards() -
     clock.now += CALM + 0.1
     most = 0
     await asyncio.gather(*(one() for _ in range(8)))
-    assert (most, gate.crowded) == (8, False)
+    assert (most, gate.contended) == (8, False)
 
 
 async def test_while_some_wait_the_quick_ones_do_not_wait_for_those_that_take_long(
@@ -168,7 +192,7 @@ async def test_while_some_wait_the_quick_ones_do_not_wait_for_those_that_take_lo
     gate = admission(size=8, length=100, cores=1)
     slow = [asyncio.create_task(_hold(gate)) for _ in range(9)]
     await settle()
-    assert (gate.busy, gate.waiting, gate.crowded) == (8, 1, True)
+    assert (gate.busy, gate.waiting, gate.contended) == (8, 1, True)
     await asyncio.sleep(0.1)
     slow[0].cancel()
     slow[1].cancel()
@@ -194,7 +218,7 @@ async def test_an_overload_of_which_few_were_refused_is_over_on_probation() -> N
     for task in holding:
         task.cancel()
     await settle()
-    assert (gate.shedding, gate.busy) == (True, 0)
+    assert (is_shedding(gate), gate.busy) == (True, 0)
 
     async def second(refused: int, taken: int) -> None:
         """Requests within a second, of which some find that as many work as may."""
@@ -208,14 +232,14 @@ async def test_an_overload_of_which_few_were_refused_is_over_on_probation() -> N
                 await _take(gate)
 
     await second(refused=8, taken=4)
-    assert gate.shedding
+    assert is_shedding(gate)
     await second(refused=4, taken=12)
-    assert not gate.shedding
+    assert not is_shedding(gate)
     few = [asyncio.create_task(_hold(gate)) for _ in range(4)]
     await settle()
     assert (gate.busy, gate.waiting) == (2, 2)
     assert gate.refuse_early()
-    assert gate.shedding
+    assert is_shedding(gate)
     for task in few:
         task.cancel()
     await settle()
@@ -223,13 +247,13 @@ async def test_an_overload_of_which_few_were_refused_is_over_on_probation() -> N
     clock.now += PROBATION
     many = [asyncio.create_task(_hold(gate)) for _ in range(10)]
     await settle()
-    assert (gate.busy, gate.waiting, gate.shedding) == (2, 8, False)
+    assert (gate.busy, gate.waiting, is_shedding(gate)) == (2, 8, False)
     for task in (*few, *many):
         task.cancel()
     await asyncio.gather(*holding, *few, *many, return_exceptions=True)
 
 
-async def test_each_time_in_vain_the_long_queue_is_tried_later() -> None:
+async def test_each_time_that_it_overflows_again_the_long_queue_is_tried_later() -> None:
     clock = Clock()
     gate = admission(size=1, length=3, clock=clock)
     held = [asyncio.create_task(_hold(gate)) for _ in range(2)]
@@ -249,8 +273,8 @@ async def test_each_time_in_vain_the_long_queue_is_tried_later() -> None:
     for task in held:
         task.cancel()
     await asyncio.gather(*held, return_exceptions=True)
-    assert lasted[:3] == pytest.approx([AGAIN, 2 * AGAIN, 4 * AGAIN], abs=1)
-    assert lasted[-1] == pytest.approx(AGAIN_AT_MOST, abs=1)
+    assert lasted[:3] == pytest.approx([RETRY, 2 * RETRY, 4 * RETRY], abs=1)
+    assert lasted[-1] == pytest.approx(RETRY_AT_MOST, abs=1)
 
 
 async def test_the_long_queue_is_tried_again_even_without_calm() -> None:
@@ -258,12 +282,12 @@ async def test_the_long_queue_is_tried_again_even_without_calm() -> None:
     gate = admission(size=1, length=3, clock=clock)
     tasks = [asyncio.create_task(_hold(gate)) for _ in range(4)]
     await settle()
-    for _ in range(int(AGAIN / 0.5) + 1):
+    for _ in range(int(RETRY / 0.5) + 1):
         with pytest.raises(Overloaded):
             await _take(gate)
         clock.now += 0.5
     assert gate.refuse_early()
-    clock.now += AGAIN
+    clock.now += RETRY
     tasks.pop().cancel()
     await settle()
     assert not gate.refuse_early()
@@ -272,13 +296,55 @@ async def test_the_long_queue_is_tried_again_even_without_calm() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def test_where_throughput_is_preferred_a_short_queue_keeps_the_database_busy() -> None:
+    gate = admission(size=8, length=20, cores=1, prefer="throughput")
+    held = [asyncio.create_task(_hold(gate)) for _ in range(8 + 20 + 5)]
+    await settle()
+    assert gate.refuse_early()
+    assert is_shedding(gate)
+    for task in held:
+        task.cancel()
+    await asyncio.gather(*held, return_exceptions=True)
+    assert is_shedding(gate)
+    few = [asyncio.create_task(_hold(gate)) for _ in range(6)]
+    await settle()
+    assert (gate.busy, gate.waiting) == (3, 3)
+    assert gate.refuse_early()
+    for task in few:
+        task.cancel()
+    await asyncio.gather(*few, return_exceptions=True)
+
+
+async def test_an_overload_is_seen_in_the_log_and_in_the_metrics(settings: Settings) -> None:
+    narrow = msgspec.structs.replace(settings, pool_size=1, queue_length=0)
+    async with Client(create_app(narrow)) as client:
+        with capture_logs() as logged:
+            async with service_of(client.app).database.admission.permit():
+                await client.post("/index/upsert", json=document("a", [1, 0]))
+            gauges.look(service_of(client.app))
+            metrics = (await client.get("/metrics")).text
+            assert 'index_overload_state{state="shedding"} 1.0' in metrics
+            assert 'index_overload_state{state="normal"} 0.0' in metrics
+            await asyncio.sleep(CALM + 0.1)
+            await client.post("/index/upsert", json=document("a", [1, 0]))
+            gauges.look(service_of(client.app))
+        told = [line for line in logged if line["event"].startswith("overload")]
+        assert [line["event"] for line in told] == [
+            "overload begins: requests are refused",
+            "overload ends",
+        ]
+        assert told[1]["refused"] == 1
+        metrics = (await client.get("/metrics")).text
+        assert 'index_overload_state{state="normal"} 1.0' in metrics
+
+
 async def _take(gate: Admission) -> None:
-    async with gate.turn():
+    async with gate.permit():
         pass
 
 
 async def _hold(gate: Admission) -> None:
-    async with gate.turn():
+    async with gate.permit():
         await asyncio.sleep(60)
 
 
@@ -287,7 +353,7 @@ async def test_an_overload_is_a_503_that_says_when_to_come_back(settings: Settin
     app = create_app(narrow)
     async with Client(app) as client:
         service = service_of(app)
-        async with service.database.admission.turn():
+        async with service.database.admission.permit():
             answer = await client.post("/index/upsert", json=document("a", [1, 0]))
             assert answer.status_code == 503
             assert answer.json()["code"] == "overloaded"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from indexd.knee import ALONE_AGAIN_SECONDS, Knee
+from indexd.knee import SOLO_SECONDS, ConcurrencyLimit
 
 
 class Database:
@@ -18,28 +18,28 @@ class Database:
     def clock(self) -> float:
         return self.now
 
-    def work(self, knee: Knee, seconds: float, wanted: int = 2) -> list[int]:
+    def work(self, limit: ConcurrencyLimit, seconds: float, wanted: int = 2) -> list[int]:
         """Always as many at work as may be, and so many more that want to for each that ends.
 
         The numbers that were kept meanwhile.
         """
         until, kept = self.now + seconds, []
         while self.now < until:
-            took = self.seconds * max(1.0, knee.limit / self.cores)
+            took = self.seconds * max(1.0, limit.limit / self.cores)
             took *= self.rng.lognormal(0, self.spread)
-            self.now += took / knee.limit
+            self.now += took / limit.limit
             for _ in range(wanted):
-                knee.wanted()
-            knee.ended(took)
-            kept.append(knee.kept)
+                limit.note_excess()
+            limit.note_latency(took)
+            kept.append(limit.settled)
         return kept
 
 
-def overloaded(cores: float, *, first: int | None = None) -> tuple[Database, Knee]:
+def overloaded(cores: float, *, first: int | None = None) -> tuple[Database, ConcurrencyLimit]:
     database = Database(cores)
-    knee = Knee(16, first=first, clock=database.clock)
-    knee.start()
-    return database, knee
+    limit = ConcurrencyLimit(16, first=first, clock=database.clock)
+    limit.start()
+    return database, limit
 
 
 def usual(kept: list[int]) -> int:
@@ -49,44 +49,44 @@ def usual(kept: list[int]) -> int:
 def test_about_as_many_as_there_are_cores_are_found_from_above_and_from_below() -> None:
     for cores in (1, 2, 4, 8):
         for first in (1, 16):
-            database, knee = overloaded(cores, first=first)
-            database.work(knee, 10)
-            assert cores <= usual(database.work(knee, 20)) <= cores + 2
+            database, limit = overloaded(cores, first=first)
+            database.work(limit, 10)
+            assert cores <= usual(database.work(limit, 20)) <= cores + 2
 
 
 def test_a_change_of_what_the_database_can_do_is_followed() -> None:
-    database, knee = overloaded(cores=8)
-    database.work(knee, 20)
+    database, limit = overloaded(cores=8)
+    database.work(limit, 20)
     for cores in (2, 8):
         database.cores = cores
-        database.work(knee, 2 * ALONE_AGAIN_SECONDS)
-        assert cores <= usual(database.work(knee, 10)) <= cores + 2
+        database.work(limit, 2 * SOLO_SECONDS)
+        assert cores <= usual(database.work(limit, 10)) <= cores + 2
 
 
 def test_slow_requests_are_not_taken_for_too_many() -> None:
-    database, knee = overloaded(cores=4)
-    database.work(knee, 20)
+    database, limit = overloaded(cores=4)
+    database.work(limit, 20)
     database.seconds = 0.5
-    database.work(knee, 4 * ALONE_AGAIN_SECONDS)
-    assert 4 <= usual(database.work(knee, 30)) <= 6
+    database.work(limit, 4 * SOLO_SECONDS)
+    assert 4 <= usual(database.work(limit, 30)) <= 6
 
 
 def test_what_was_found_is_where_the_next_overload_starts() -> None:
-    database, knee = overloaded(cores=2)
-    database.work(knee, 10)
-    found = knee.kept
+    database, limit = overloaded(cores=2)
+    database.work(limit, 10)
+    found = limit.settled
     database.now += 3600
-    knee.start()
-    assert (knee.kept, knee.limit) == (found, 1)
+    limit.start()
+    assert (limit.settled, limit.limit) == (found, 1)
 
 
 def test_nothing_is_concluded_while_few_want_to_work() -> None:
-    database, knee = overloaded(cores=2)
-    assert set(database.work(knee, 60, wanted=0)) == {16}
+    database, limit = overloaded(cores=2)
+    assert set(database.work(limit, 60, wanted=0)) == {16}
 
 
 def test_more_than_there_are_turns_are_never_let_in() -> None:
     database = Database(cores=100)
-    knee = Knee(5, first=9, clock=database.clock)
-    knee.start()
-    assert max(database.work(knee, 60)) == 5
+    limit = ConcurrencyLimit(5, first=9, clock=database.clock)
+    limit.start()
+    assert max(database.work(limit, 60)) == 5

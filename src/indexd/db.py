@@ -16,7 +16,7 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from indexd import migrate
-from indexd.admission import Admission
+from indexd.admission import Admission, Limits
 from indexd.errors import DatabaseUnavailable, InvalidRequest
 from indexd.one_trip import one_trip
 from indexd.settings import Settings
@@ -51,7 +51,7 @@ class Database:
         self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             libpq_url(url),
             min_size=min(4, settings.pool_size),
-            # One beside those that take turns, for /readyz.
+            # One beside those that need a permit, for /readyz.
             max_size=settings.pool_size + 1,
             timeout=settings.pool_timeout_seconds,
             # After this long a failed connection is left to the next request that wants one,
@@ -135,9 +135,9 @@ class Database:
             return await self._run(work, urgent=urgent)
 
     async def _run(self, work: Work[T], *, urgent: bool = False) -> T:
-        turn = nullcontext() if urgent else self.admission.turn()
+        permit = nullcontext() if urgent else self.admission.permit()
         try:
-            async with turn, self.pool.connection() as connection:
+            async with permit, self.pool.connection() as connection:
                 return await work(connection)
         except PoolTimeout as error:
             raise DatabaseUnavailable(
@@ -152,16 +152,16 @@ def admission_of(
     waited: Callable[[float], None] = lambda _: None,
     refused: Callable[[str], None] = lambda _: None,
 ) -> Admission:
-    """As many turns as there are connections; where requests wait, by the cores, if known."""
+    """As many permits as connections; where requests wait, by the cores, if they are known."""
     local = settings.database_url is None or is_on_this_machine(settings.database_url)
-    return Admission(
-        settings.pool_size,
-        length=settings.queue_length,
-        seconds=settings.pool_timeout_seconds,
+    limits = Limits(
+        permits=settings.pool_size,
+        queue_length=settings.queue_length,
+        queue_seconds=settings.pool_timeout_seconds,
         cores=os.cpu_count() if local else None,
-        waited=waited,
-        refused=refused,
+        prefer=settings.overload_prefers,
     )
+    return Admission(limits, waited=waited, refused=refused)
 
 
 class _Collision(Exception):

@@ -155,6 +155,13 @@ class Metrics:
         self.pool_waiting = self._gauge(
             "index_pool_waiting", "Requests that wait for a database connection", "livesum"
         )
+        self.overload = Gauge(
+            "index_overload_state",
+            "Processes in this state of admission: normal, shedding (overload), probation",
+            ["state"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.pool_wait = Histogram(
             "index_pool_wait_seconds",
             "How long requests waited for a database connection",

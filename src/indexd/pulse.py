@@ -2,6 +2,7 @@
 
 import asyncio
 
+from indexd.admission import State
 from indexd.service import Service
 
 SECONDS = 1.0
@@ -24,3 +25,5 @@ def look(service: Service) -> None:
     metrics.pool_size.set(database.pool.get_stats().get("pool_size", 0))
     metrics.pool_busy.set(database.admission.busy)
     metrics.pool_waiting.set(database.admission.waiting)
+    for state in State:
+        metrics.overload.labels(state.value).set(database.admission.state is state)

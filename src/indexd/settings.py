@@ -70,6 +70,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     queue_length: Annotated[
         int, Meta(ge=0, description="Requests that may wait for a connection; beyond that 503")
     ] = 256
+    overload_prefers: Annotated[
+        Literal["latency", "throughput"],
+        Meta(
+            description="Under overload: refuse early so that accepted requests stay quick, "
+            "or keep a short queue so that more are served"
+        ),
+    ] = "latency"
     max_requests: Annotated[
         Positive, Meta(description="Requests a process holds at once; beyond that 503")
     ] = 1024
