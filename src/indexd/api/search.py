@@ -58,7 +58,7 @@ async def search(
         )
         for hit in found.hits
     ]
-    if wanted.mode == "vector":
+    if wanted.mode == "vector" and found.semantic:
         service.exposures.note(wanted.namespace, found.hits)
     return _answer(results, wanted.mode, found, started, service, embedding_ms)
 

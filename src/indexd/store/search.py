@@ -45,12 +45,15 @@ class Found(msgspec.Struct, frozen=True):
     """The answer, how many chunks were scored for it, and what was left out: index, sweep.
 
     `cosines` is for mode hybrid: of the hits that the vector found, by doc_id and chunk_id.
+    `semantic` says whether the namespace's policy has a section of that name: whether exposures
+    count there.
     """
 
     hits: list[Hit]
     scored: int
     degraded: list[str] = []
     cosines: dict[tuple[str, str], float] = {}
+    semantic: bool = False
 
 
 def attempt(search: Search, *, at: datetime, tuning: Tuning) -> Attempt | None:
@@ -66,7 +69,9 @@ def attempt(search: Search, *, at: datetime, tuning: Tuning) -> Attempt | None:
 def proven(attempt: Attempt, rows: Sequence[tuple[Any, ...]]) -> Found | None:
     """What the attempt found, if that is the answer."""
     hits = attempts.proven(attempt, rows)
-    return None if hits is None else Found(hits, attempt.scored, attempt.reduced)
+    if hits is None:
+        return None
+    return Found(hits, attempt.scored, attempt.reduced, semantic=attempt.expected.semantic)
 
 
 async def search(connection: Connection, search: Search, *, at: datetime, tuning: Tuning) -> Found:
@@ -107,7 +112,7 @@ async def search(connection: Connection, search: Search, *, at: datetime, tuning
         found = Found(hits, found.scored, found.degraded, cosines)
     if space.semantic:
         marked = await with_marks(connection, space.namespace, found.hits)
-        return msgspec.structs.replace(found, hits=marked)
+        return msgspec.structs.replace(found, hits=marked, semantic=True)
     return found
 
 
