@@ -143,7 +143,7 @@ async def previewed(
             return None
         expires = after(one["ingested_at"], policy.max_age_seconds)
         assert (reason == "ttl") == (expires is not None and expires < AT)
-        return expires and Removal("ttl", expires)
+        return Removal("ttl", expires) if expires else None
 
     return {one["doc_id"]: (ranks.get(one["doc_id"]), end(one)) for one in documents}
 
