@@ -85,6 +85,12 @@ namespaces = Table(
         comment="Number of chunks: chunks_removed when the HNSW index was last built; what was "
         "removed since, its graph still holds",
     ),
+    Column(
+        "writes_paused_until",
+        DateTime(timezone=True),
+        comment="Upserts are refused (503) before this time, while `indexd reembed` embeds the "
+        "texts that were written last; NULL or past: not paused",
+    ),
     PrimaryKeyConstraint("namespace", name="pk_namespaces"),
     CheckConstraint(
         "embedding_revision IS NULL OR embedding_model IS NOT NULL",

@@ -85,7 +85,7 @@ async def _upsert_into(
     binding = bindings[0]
     while True:
         fitting = [version for version in members if binding.takes(version.document)]
-        space = await versions.claim(connection, namespace, binding, fitting)
+        space = await versions.claim(connection, namespace, binding, fitting, at=at)
         if space is not None:
             break
         binding = await bind(connection, namespace, binding, at=at)

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from indexd.db import Connection
 from indexd.policy import Policy
 from indexd.store import policies
-from indexd.store.binding import IS_BOUND, Binding
+from indexd.store.binding import IS_BOUND, IS_OPEN, Binding
 from indexd.store.documents import Document, SourceRef
 
 
@@ -52,13 +52,19 @@ class Space(msgspec.Struct, frozen=True):
 
 
 async def claim(
-    connection: Connection, namespace: str, binding: Binding, versions: Sequence[Version]
+    connection: Connection,
+    namespace: str,
+    binding: Binding,
+    versions: Sequence[Version],
+    *,
+    at: datetime,
 ) -> Space | None:
     """Hold the namespace as it is bound until the end of the transaction, and see what it has.
 
-    None, and nothing held, where there is no such namespace or it is bound otherwise. Writers
-    share the lock; FOR KEY SHARE lets the others' counts through, and only a change of the binding
-    shuts them all out. Where documents are counted (max_items), writers come one by one.
+    None, and nothing held, where there is no such namespace, it is bound otherwise, or its writes
+    are paused. Writers share the lock; FOR KEY SHARE lets the others' counts through, and only a
+    change of the binding shuts them all out. Where documents are counted (max_items), writers come
+    one by one.
     """
     cursor = await connection.execute(
         f"""
@@ -70,6 +76,7 @@ async def claim(
               FROM indexd.namespaces
              WHERE namespace = %(namespace)s
                AND {IS_BOUND}
+               AND {IS_OPEN}
                AND EXISTS (SELECT FROM policy WHERE max_items IS NOT NULL)
                FOR NO KEY UPDATE
         ),
@@ -78,6 +85,7 @@ async def claim(
               FROM indexd.namespaces
              WHERE namespace = %(namespace)s
                AND {IS_BOUND}
+               AND {IS_OPEN}
                AND NOT EXISTS (SELECT FROM policy WHERE max_items IS NOT NULL)
                FOR KEY SHARE
         )
@@ -94,6 +102,7 @@ async def claim(
             "namespace": namespace,
             **binding.parameters,
             "doc_ids": [version.doc_id for version in versions],
+            "at": at,
         },
     )
     rows = await cursor.fetchall()
