@@ -30,10 +30,10 @@ KEPT_PLANS = 8
 """Plans kept of one namespace, and as many of all namespaces at once; a newer one drops older."""
 
 KEPT_DOCUMENTS = 200_000
-"""Documents in all the plans that are kept beside the newest: about 40 MB."""
+"""Documents in all the plans that are kept beside the newest: about 50 MB."""
 
 BATCH_DOCUMENTS = 10_000
-"""Documents of an expired plan that are deleted in one transaction: about 0.1 s."""
+"""Documents of an expired plan that are deleted in one transaction: 0.4 s on busy cores."""
 
 
 class Plan(msgspec.Struct, frozen=True):
