@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # Behind a proxy with certificates of its own, uv must trust what the machine trusts.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help serve test check format lock push-index bench
+.PHONY: help serve test check format lock push-index bench sql
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,13 +28,16 @@ format: $(READY) ## Format the code and mend what can be mended
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
+sql: $(READY) ## Render the statements of a search into tests/sql
+	$(VENV)/bin/python -m tests.rendered_sql
+
 push-index: $(READY) ## Push .gewebe/embeddings.parquet to a running service
 	$(VENV)/bin/python scripts/push_index.py
 
-bench: $(READY) ## Measure, print tables, and write those of search into docs/ (an hour)
-	$(VENV)/bin/python -m benchmarks writing
-	$(VENV)/bin/python -m benchmarks forgetting
+bench: $(READY) ## Measure everything but the soak, and write the tables of search into docs/ (an hour)
 	$(VENV)/bin/python -m benchmarks search --out docs
+	for name in push forgetting hybrid embedder auth overload; do \
+		$(VENV)/bin/python -m benchmarks $$name || exit 1; done
 
 lock: $(READY) ## Resolve the dependencies anew
 	$(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \

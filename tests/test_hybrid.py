@@ -10,13 +10,14 @@ import pytest
 from pgvector.psycopg import register_vector_async
 
 from indexd.db import Connection
-from indexd.store import ages, hybrid, indexes, upsert
+from indexd.store import indexes, upsert
 from indexd.store import search as store
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
 from indexd.store.indexes import Rules
-from indexd.store.search import Found, Search
-from indexd.store.tuning import Tuning
+from indexd.store.search import Found, NamespaceMemory, Query, age_histogram, plan
+from indexd.store.search.costs import Tuning
+from indexd.store.search.plan import POOL
 from indexd.vectors import normalised
 from tests.conftest import Client, Sql, document
 
@@ -51,7 +52,7 @@ class Corpus:
         ]
 
     async def expected(
-        self, connection: Connection, query: Search, half_life: float | None, tag: str | None
+        self, connection: Connection, query: Query, half_life: float | None, tag: str | None
     ) -> list[tuple[str, float]]:
         """Brute force over all chunks; only the text rank itself is PostgreSQL's."""
         decay = 0.5 ** (self.ages / half_life) if half_life else np.ones(CHUNKS)
@@ -64,10 +65,10 @@ class Corpus:
         near = self.vectors @ query.vector if query.vector is not None else np.zeros(CHUNKS)
         kept = [n for n in range(CHUNKS) if tag is None or f"t{n % 2}" == tag]
         arms = [
-            sorted(kept, key=lambda n: (-near[n] * decay[n], n))[: hybrid.POOL],
-            sorted(set(kept) & set(said), key=lambda n: (-said[n] * decay[n], n))[: hybrid.POOL],
+            sorted(kept, key=lambda n: (-near[n] * decay[n], n))[:POOL],
+            sorted(set(kept) & set(said), key=lambda n: (-said[n] * decay[n], n))[:POOL],
         ]
-        assert all(len(arm) == hybrid.POOL for arm in arms)
+        assert all(len(arm) == POOL for arm in arms)
         fused = dict.fromkeys([*arms[0], *arms[1]], 0.0)
         for arm in arms:
             for place, n in enumerate(arm, start=1):
@@ -107,22 +108,30 @@ async def test_the_answer_is_brute_forces(
         await indexes.build(connection, space, Rules(1, 100, 0.2, 48, 400))
         await connection.execute("ANALYZE indexd.chunks")
         await connection.execute("SET enable_seqscan = off")
-        await ages.count(connection, "notes", at=AT)
+        await age_histogram.count(connection, "notes", at=AT)
     filters = Filters(tags=[tag] if tag else None)
     for _ in range(5):
         vector = normalised(rng.normal(size=DIMENSION).astype(np.float32))
         words = " ".join(rng.choice(VOCABULARY, size=1))
-        wanted = Search("notes", "hybrid", 20, filters, words, vector)
+        wanted = Query(
+            namespace="notes",
+            mode="hybrid",
+            k=20,
+            at=AT,
+            filters=filters,
+            text=words,
+            vector=vector,
+        )
         found = await snapshot(connection, wanted)
         expected = await corpus.expected(connection, wanted, half_life, tag)
         assert [hit.doc_id for hit in found.hits] == [doc_id for doc_id, _ in expected]
         assert [hit.score for hit in found.hits] == pytest.approx([score for _, score in expected])
 
 
-async def snapshot(connection: Connection, wanted: Search) -> Found:
+async def snapshot(connection: Connection, wanted: Query) -> Found:
     async with connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        return await store.search(connection, wanted, at=AT, tuning=Tuning())
+        return await store.in_snapshot(connection, NamespaceMemory(), wanted, Tuning())
 
 
 async def hybrid_search(client: Client, query: str, **body: Any) -> Any:
@@ -154,7 +163,7 @@ async def test_the_rationale_says_which_arm_found_a_hit(client: Client, sql: Sql
 async def test_what_only_the_words_find_is_not_given_a_cosine(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hybrid, "POOL", 1)
+    monkeypatch.setattr(plan, "POOL", 1)
     await client.post("/index/upsert", json=document("near", [1, 0], texts=["one thing"]))
     await client.post("/index/upsert", json=document("said", [0, 1], texts=["another word"]))
     results = await hybrid_search(client, "word", embedding=[1, 0])

@@ -11,13 +11,12 @@ from pgvector.psycopg import register_vector
 from pytest_postgresql.executors.noop import NoopExecutor
 
 from indexd.keeper import keep_once
-from indexd.store.arms import probe_statement, sweep_statement
-from indexd.store.attempts import nearest_statement, scan_statement
-from indexd.store.bounds import NO_HALF_LIFE
 from indexd.store.filters import Filters, may_match, parameters
 from indexd.store.indexes import Rules, index_name
 from indexd.store.namespaces import facts_values
-from indexd.store.tuning import Tuning
+from indexd.store.search import statements
+from indexd.store.search.bounds import NO_HALF_LIFE
+from indexd.store.search.costs import Tuning
 from tests.conftest import _url
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
@@ -95,7 +94,6 @@ def explain(planner: psycopg.Connection[Any], statement: str, **more: Any) -> li
         "half_life": 86_400.0,
         "k": 10,
         "at": AT,
-        "trusted": 0.75,
         **more,
     }
     [[[plan]]] = planner.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values).fetchall()
@@ -122,7 +120,7 @@ def reads(plan: list[Explained], relation: str = "chunks") -> list[Explained]:
 
 
 def test_the_nearest_come_by_the_index_and_no_others_are_read(planner: Any) -> None:
-    plan = explain(planner, nearest_statement(DIMENSION), wanted=20)
+    plan = explain(planner, statements.nearest_shortcut(DIMENSION), similar_rows=20)
     assert not reads(plan)
     [arm] = [node for node in plan if node.get("Index Name") == HNSW]
     assert arm["Actual Rows"] == 20
@@ -135,15 +133,15 @@ def test_each_arm_of_the_probe_reads_its_index_up_to_its_limit(
     tuning = Tuning()
     plan = explain(
         planner,
-        probe_statement(DIMENSION, Filters(), per_document=per_document),
-        wanted=100,
-        newest=tuning.newest,
+        statements.probe(DIMENSION, Filters(), per_document=per_document),
+        similar_rows=100,
+        newest_rows=tuning.newest_rows,
     )
     assert not reads(plan)
     [near] = [node for node in plan if node.get("Index Name") == HNSW]
     [newest] = [node for node in plan if node.get("Index Name") == "ix_chunks_ingested_at"]
     assert near["Actual Rows"] == 100
-    assert newest["Actual Rows"] == tuning.newest
+    assert newest["Actual Rows"] == tuning.newest_rows
     classes = [node for node in plan if node.get("Index Name") == "ix_chunks_half_life_class"]
     assert classes
     assert sum(node["Actual Rows"] * node["Actual Loops"] for node in classes) < 10
@@ -151,8 +149,8 @@ def test_each_arm_of_the_probe_reads_its_index_up_to_its_limit(
 
 def test_a_filter_does_not_make_the_newest_arm_read_on(planner: Any) -> None:
     filters = Filters(tags=["t7"])
-    statement = probe_statement(DIMENSION, filters, per_document=False)
-    plan = explain(planner, statement, filters=filters, wanted=64, newest=1_000)
+    statement = statements.probe(DIMENSION, filters, per_document=False)
+    plan = explain(planner, statement, filters=filters, similar_rows=64, newest_rows=1_000)
     assert not reads(plan)
     [newest] = [node for node in plan if node.get("Index Name") == "ix_chunks_ingested_at"]
     assert newest["Actual Rows"] == 1_000
@@ -162,7 +160,7 @@ def test_the_sweep_reads_its_slice_of_its_class(planner: Any) -> None:
     since = AT - timedelta(hours=500)
     plan = explain(
         planner,
-        sweep_statement(Filters(), per_document=False),
+        statements.sweep(Filters(), per_document=False),
         kth=-1.0,
         classes=[NO_HALF_LIFE],
         since=[since],
@@ -185,7 +183,7 @@ def test_the_sweep_reads_its_slice_of_its_class(planner: Any) -> None:
     ],
 )
 def test_a_rare_filter_goes_by_its_own_index(planner: Any, filters: Filters, index: str) -> None:
-    plan = explain(planner, scan_statement(DIMENSION, filters), filters=filters)
+    plan = explain(planner, statements.scan_shortcut(DIMENSION, filters), filters=filters)
     assert index in indexes_of(plan)
     assert not reads(plan)
 

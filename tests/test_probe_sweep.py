@@ -14,15 +14,21 @@ from numpy.typing import NDArray
 from pgvector.psycopg import register_vector_async
 
 from indexd.db import Connection
-from indexd.store import ages, indexes, upsert
+from indexd.store import indexes, upsert
 from indexd.store import search as store
-from indexd.store.arms import dimensionality
-from indexd.store.bounds import cutoff, epsilon, half_life_bound
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
 from indexd.store.indexes import Rules
 from indexd.store.namespaces import Facts, facts
-from indexd.store.tuning import Tuning
+from indexd.store.search import NamespaceMemory, Query, age_histogram
+from indexd.store.search import plan as plans
+from indexd.store.search.bounds import (
+    cutoff,
+    epsilon,
+    half_life_bound,
+    local_dimensionality,
+)
+from indexd.store.search.costs import Tuning
 from indexd.vectors import normalised
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
@@ -31,8 +37,8 @@ DIMENSION = 6
 
 PUSHING = Tuning(
     ef=12,
-    newest=4,
-    newest_read=8,
+    newest_rows=4,
+    newest_rows_filtered=8,
     slice_rows=25,
     exact_row=1e9,
     matching_row=1e9,
@@ -103,7 +109,7 @@ async def store_and_index(connection: Connection, namespace: str, corpus: Corpus
     [found] = [n for n in await indexes.look(connection) if n.name == namespace]
     await indexes.build(connection, found, Rules(1, 100, 0.2, 48, 400))
     await connection.execute("ANALYZE indexd.chunks")
-    await ages.count(connection, namespace, at=AT)
+    await age_histogram.count(connection, namespace, at=AT)
 
 
 async def space_of(connection: Connection, namespace: str, half_life: float | None) -> Facts:
@@ -122,10 +128,18 @@ async def search(
     filters: Filters | None = None,
     tuning: Tuning = PUSHING,
 ) -> store.Found:
+    """By the plan for what the planner estimates, as a snapshot would be searched."""
+    wanted = Query(
+        namespace=space.namespace,
+        mode="vector",
+        k=k,
+        at=AT,
+        filters=filters or Filters(),
+        vector=query,
+    )
+    plan = plans.choose(wanted, space, space.chunks, tuning)
     async with connection.transaction():
-        return await store.by_vector(
-            connection, space, query, k=k, filters=filters or Filters(), at=AT, tuning=tuning
-        )
+        return await store.carry_out(connection, NamespaceMemory(), wanted, space, plan, tuning)
 
 
 def assert_same(found: list[Any], expected: list[tuple[str, float]]) -> None:
@@ -194,31 +208,25 @@ async def test_random_corpora_give_the_answer_of_brute_force(
     await indexes.drop(connection, indexes.index_name(namespace, DIMENSION))
 
 
-async def test_the_dimensionality_is_the_estimate_by_maximum_likelihood(
-    connection: Connection, rng: np.random.Generator
+def test_the_dimensionality_is_the_estimate_by_maximum_likelihood(
+    rng: np.random.Generator,
 ) -> None:
-    async def estimated(cosines: NDArray[np.float64]) -> float | None:
-        cursor = await connection.execute(
-            "WITH near AS (SELECT unnest(%s::float8[]) AS cosine)"
-            f"SELECT {dimensionality('near', 'cosine')}",
-            (cosines.tolist(),),
-        )
-        found: float | None = (await cursor.fetchone() or (None,))[0]
-        return found
+    def estimated(cosines: NDArray[np.float64]) -> float:
+        return local_dimensionality(np.sort(cosines)[::-1].tolist())
 
     cosines = rng.uniform(0.1, 0.9, size=50)
     distances = np.sqrt(2 - 2 * cosines)
     by_hand = -1 / np.mean(np.log(distances / distances.max()))
-    assert await estimated(cosines) == pytest.approx(by_hand)
-    # Distances that grow as they do among points spread evenly over so many dimensions.
+    assert estimated(cosines) == pytest.approx(by_hand)
+    # Distances that grow as they do among points spread evenly over this number of dimensions.
     for dimensions in (3, 30, 300):
         radii = np.sort(rng.uniform(size=20_000)) ** (1 / dimensions)
-        assert await estimated(1 - radii**2 / 2) == pytest.approx(dimensions, rel=0.05)
+        assert estimated(1 - radii**2 / 2) == pytest.approx(dimensions, rel=0.05)
     for same in (0.5, 1.0):
-        assert await estimated(np.full(9, same)) is None
+        assert estimated(np.full(9, same)) == 0
 
 
-async def test_a_hard_search_is_given_more_of_the_index(
+async def test_a_search_of_high_dimensionality_is_given_more_of_the_index(
     connection: Connection, rng: np.random.Generator
 ) -> None:
     corpus = Corpus(rng, 2_000, spread_days=400)
@@ -232,16 +240,16 @@ async def test_a_hard_search_is_given_more_of_the_index(
         assert_same(found.hits, corpus.best(query, None, 5, None))
         return found.scored
 
-    assert await scored(hard=1_000.0) < 100
-    assert 600 < await scored(hard=1.0, hard_rows=600) < 1_000
-    assert 1_000 < await scored(hard=1.0, hard_rows=100, hard_share=0.5) < 1_500
+    assert await scored(lid_threshold=1_000.0) < 100
+    assert 600 < await scored(lid_threshold=1.0, high_lid_rows=600) < 1_000
+    assert 1_000 < await scored(lid_threshold=1.0, high_lid_rows=100, high_lid_share=0.5) < 1_500
     # Where that costs no less, all of them.
-    assert await scored(hard=1.0, hard_rows=600, exact_row=1.0) > 2_000
+    assert await scored(lid_threshold=1.0, high_lid_rows=600, exact_row=1.0) > 2_000
     # Under load nobody is given more.
-    assert await scored(hard=1.0, hard_rows=600, effort=0.9) < 100
+    assert await scored(lid_threshold=1.0, high_lid_rows=600, candidate_share=0.9) < 100
 
 
-async def test_a_wrong_spread_costs_time_and_no_answer(
+async def test_a_wrong_age_histogram_costs_time_and_no_answer(
     connection: Connection, rng: np.random.Generator
 ) -> None:
     corpus = Corpus(rng, 800, spread_days=100)

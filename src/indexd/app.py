@@ -38,7 +38,7 @@ from indexd.service import Service
 from indexd.service import now as clock
 from indexd.settings import Settings
 from indexd.store import policies
-from indexd.store.tuning import Tuning
+from indexd.store.search import NamespaceMemory, Tuning
 
 
 def create_app(
@@ -62,7 +62,9 @@ def create_app(
     budget = Budget(settings.budget_ms / 1000, degrade=settings.budget_degrade == "on")
     embedder = embedders.of(settings, metrics)
     exposures = Exposures(metrics, settings.relevance_limit)
-    service = Service(settings, database, metrics, tuning, budget, exposures, now, embedder)
+    service = Service(
+        settings, database, metrics, tuning, NamespaceMemory(), budget, exposures, now, embedder
+    )
     keyring = Keyring(url, database) if settings.authenticates else None
     wanted = policy.load(settings.policies_path) if loads_policies else None
 

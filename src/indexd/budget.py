@@ -16,8 +16,6 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from indexd.store.tuning import Tuning
-
 log = structlog.get_logger()
 
 WINDOW = 30.0
@@ -35,9 +33,11 @@ EASY = 0.8
 
 
 class Rung(msgspec.Struct, frozen=True):
-    """`effort` is the share of the candidates an index search looks at."""
+    """`candidate_share` is the share of the candidates that an index search looks at,
+    `scored_limit` the number of scored rows after which it ends.
+    """
 
-    effort: float
+    candidate_share: float
     scored_limit: float
 
 
@@ -69,12 +69,9 @@ class Budget:
     def observe(self, seconds: float) -> None:
         self._searches.append((self._clock(), seconds))
 
-    def tuned(self, tuning: Tuning) -> Tuning:
-        """The tuning of a search on the present rung."""
-        rung = LADDER[self.rung]
-        if self.rung == 0:
-            return tuning
-        return msgspec.structs.replace(tuning, effort=rung.effort, scored_limit=rung.scored_limit)
+    @property
+    def present(self) -> Rung:
+        return LADDER[self.rung]
 
     def judge(self) -> None:
         """Look at the window, say what changed, and step up or down where that is wanted."""

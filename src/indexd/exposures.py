@@ -17,8 +17,8 @@ from indexd.db import Connection, Database
 from indexd.errors import IndexdError
 from indexd.metrics import Metrics
 from indexd.store import policies, relevance
-from indexd.store.hits import Hit
 from indexd.store.relevance import PRIOR, Exposure
+from indexd.store.search.hits import Hit
 
 log = structlog.get_logger()
 

@@ -16,8 +16,9 @@ from psycopg.pq import TransactionStatus
 
 from indexd.db import Connection
 from indexd.settings import Settings
-from indexd.store import ages, indexes, plans
+from indexd.store import indexes, plans
 from indexd.store.indexes import Rules
+from indexd.store.search import age_histogram as ages
 from indexd.urls import libpq_url
 
 log = structlog.get_logger()

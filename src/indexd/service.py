@@ -11,7 +11,7 @@ from indexd.embedders import Embedder
 from indexd.exposures import Exposures
 from indexd.metrics import Metrics
 from indexd.settings import Settings
-from indexd.store.tuning import Tuning
+from indexd.store.search import NamespaceMemory, Tuning
 
 
 def now() -> datetime:
@@ -19,12 +19,16 @@ def now() -> datetime:
 
 
 class Service(msgspec.Struct, frozen=True):
-    """`full_tuning` is that of a search within the budget; `tuning` is the present one."""
+    """`full_tuning` is that of a search within the budget; `tuning` is the present one.
+
+    `memory` is what this process remembers of namespaces.
+    """
 
     settings: Settings
     database: Database
     metrics: Metrics
     full_tuning: Tuning
+    memory: NamespaceMemory
     budget: Budget
     exposures: Exposures
     now: Callable[[], datetime] = now
@@ -32,4 +36,9 @@ class Service(msgspec.Struct, frozen=True):
 
     @property
     def tuning(self) -> Tuning:
-        return self.budget.tuned(self.full_tuning)
+        rung = self.budget.present
+        return msgspec.structs.replace(
+            self.full_tuning,
+            candidate_share=rung.candidate_share,
+            scored_limit=rung.scored_limit,
+        )

@@ -4,6 +4,7 @@ A span per request and one per statement, sent where the standard OTEL_* variabl
 is told as it stands in the program: values are bound, so no text and no vector is in it.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
@@ -78,13 +79,19 @@ class RequestSpans(ASGIMiddleware):
             await next_app(scope, receive, watched)
 
 
+def statement_name(text: str) -> str:
+    """The name in the comment that a statement begins with, else its first word."""
+    named = re.match(r"\s*/\* (indexd:[a-z_.]+) \*/", text)
+    return named[1] if named else text.split(None, 1)[0] if text.strip() else ""
+
+
 def traced_cursor(tracer: "Tracer") -> type[AsyncCursor[TupleRow]]:
     """A cursor that makes a span of each statement, also of those that Database sends by itself."""
 
     def span(query: object) -> AbstractContextManager[object]:
         text = query if isinstance(query, str) else type(query).__name__
         return tracer.start_as_current_span(
-            f"SQL {text.split(None, 1)[0] if text.strip() else ''}",
+            f"SQL {statement_name(text)}",
             attributes={"db.system.name": "postgresql", "db.query.text": text},
         )
 

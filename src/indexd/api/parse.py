@@ -31,7 +31,7 @@ from indexd.policy import MAX_NAMESPACE
 from indexd.store.documents import Chunk, Document, SourceRef
 from indexd.store.filters import Filters
 from indexd.store.forget import Condition
-from indexd.store.search import Search
+from indexd.store.search import Query
 from indexd.vectors import AWAITED, Model
 
 DEFAULT_NAMESPACE = "default"
@@ -185,7 +185,7 @@ def _wanted(value: str | list[str] | None, key: str) -> list[str] | None:
     return [value] if isinstance(value, str) else value
 
 
-def search_from(request: SearchIn, *, max_k: int, embeds: bool) -> Search:
+def query_from(request: SearchIn, *, max_k: int, embeds: bool, at: datetime) -> Query:
     """Raises MissingQuery, InvalidEmbedding or InvalidField.
 
     `embeds` says whether an embedder is configured: then a text alone may become the vector.
@@ -208,8 +208,9 @@ def search_from(request: SearchIn, *, max_k: int, embeds: bool) -> Search:
     mode = request.mode
     if mode == "auto":
         mode = "lexical" if vector is None and not embeds else "vector"
-    return Search(
+    return Query(
         namespace=namespace_of(request.namespace),
+        at=at,
         mode=mode,
         k=min(request.k or DEFAULT_K, max_k),
         filters=filters_from(request.filters),

@@ -4,34 +4,31 @@ from msgspec import UNSET
 
 from indexd.api.structs import ResultOut, Weights
 from indexd.store.filters import Filters
-from indexd.store.hits import Hit
+from indexd.store.search import Found, Query
+from indexd.store.search.hits import Hit
 
 SNIPPET = 240
 """Characters."""
 
 
-def result_from(
-    hit: Hit,
-    namespace: str,
-    filters: Filters,
-    *,
-    include_weights: bool,
-    cosine: float | None = None,
-) -> ResultOut:
-    """`cosine` is the one by which mode hybrid's vector found the hit, if it did."""
-    return ResultOut(
-        doc_id=hit.doc_id,
-        chunk_id=hit.chunk_id,
-        namespace=namespace,
-        score=hit.score,
-        snippet=snippet(hit),
-        rationale=rationale(hit, filters, cosine),
-        text=hit.text,
-        meta=hit.meta,
-        source_ref=hit.source_ref,
-        ingested_at=hit.ingested_at,
-        weights=Weights(hit.similarity, hit.decay) if include_weights else UNSET,
-    )
+def results_from(query: Query, found: Found, *, include_weights: bool) -> list[ResultOut]:
+    """The hits as a client gets them, best first."""
+    return [
+        ResultOut(
+            doc_id=hit.doc_id,
+            chunk_id=hit.chunk_id,
+            namespace=query.namespace.strip(),
+            score=hit.score,
+            snippet=snippet(hit),
+            rationale=rationale(hit, query.filters, found.cosines.get((hit.doc_id, hit.chunk_id))),
+            text=hit.text,
+            meta=hit.meta,
+            source_ref=hit.source_ref,
+            ingested_at=hit.ingested_at,
+            weights=Weights(hit.similarity, hit.decay) if include_weights else UNSET,
+        )
+        for hit in found.hits
+    ]
 
 
 def snippet(hit: Hit) -> str:
@@ -47,7 +44,10 @@ def snippet(hit: Hit) -> str:
 
 
 def rationale(hit: Hit, filters: Filters, cosine: float | None = None) -> list[str]:
-    """Why this hit was found and stands where it stands, in sentences for people."""
+    """Why this hit was found and stands where it stands, in sentences for people.
+
+    `cosine` is the one by which mode hybrid's vector found the hit, if it did.
+    """
     lines = [
         f"Tag match: {wanted}"
         for wanted in filters.tags or ()

@@ -3,27 +3,25 @@
 import time
 from typing import Annotated
 
-import msgspec
 import structlog
 from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import Body
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from indexd.access import Access
 from indexd.api import openapi, texts
 from indexd.api.auth import scope
 from indexd.api.limits import check_search
 from indexd.api.openapi import example
-from indexd.api.parse import DEFAULT_K, checked_id, namespace_of, search_from
-from indexd.api.results import result_from
+from indexd.api.parse import DEFAULT_K, checked_id, namespace_of, query_from
+from indexd.api.results import results_from
 from indexd.api.structs import RelatedIn, ResultOut, SearchIn, SearchOut
 from indexd.api.wire import Json
 from indexd.service import Service
-from indexd.store import related as store_related
 from indexd.store import search as store
-from indexd.store.filters import Filters
-from indexd.store.search import Found, Mode, Search
+from indexd.store.search import Found, Mode, Query
 
 
 @post(
@@ -41,38 +39,18 @@ async def search(
 ) -> SearchOut:
     """Find the k chunks of the highest score, by meaning or by their words."""
     check_search(data, service.settings)
-    wanted = search_from(data, max_k=service.settings.max_k, embeds=service.embedder is not None)
-    structlog.contextvars.bind_contextvars(namespace=wanted.namespace)
-    wanted = msgspec.structs.replace(wanted, namespace=access.reads(wanted.namespace))
-    wanted, embedding_ms = await texts.with_vector(wanted, service)
+    embeds = service.embedder is not None
+    query = query_from(data, max_k=service.settings.max_k, embeds=embeds, at=service.now())
+    structlog.contextvars.bind_contextvars(namespace=query.namespace)
+    query = replace(query, namespace=access.reads(query.namespace))
+    query, embedding_ms = await texts.with_vector(query, service)
     # The embedder's time is measured apart: no search gets faster by looking at less for it.
     started = time.perf_counter()
-    found = await _found(wanted, service)
-    results = [
-        result_from(
-            hit,
-            wanted.namespace,
-            wanted.filters,
-            include_weights=data.include_weights,
-            cosine=found.cosines.get((hit.doc_id, hit.chunk_id)),
-        )
-        for hit in found.hits
-    ]
-    if wanted.mode == "vector" and found.semantic:
-        service.exposures.note(wanted.namespace, found.hits)
-    return _answer(results, wanted.mode, found, started, service, embedding_ms)
-
-
-async def _found(wanted: Search, service: Service) -> Found:
-    """In one round trip where that proves the answer, else in a snapshot of several."""
-    at, tuning = service.now(), service.tuning
-    if attempt := store.attempt(wanted, at=at, tuning=tuning):
-        rows = await service.database.read_once(attempt.settings, attempt.statement, attempt.values)
-        if found := store.proven(attempt, rows):
-            return found
-    return await service.database.read(
-        lambda connection: store.search(connection, wanted, at=at, tuning=tuning)
-    )
+    found = await store.run(service.database, service.memory, query, service.tuning)
+    if query.mode == "vector" and found.semantic:
+        service.exposures.note(query.namespace, found.hits)
+    results = results_from(query, found, include_weights=data.include_weights)
+    return _answer(results, query.mode, found, started, service, embedding_ms)
 
 
 @post(
@@ -92,17 +70,16 @@ async def related(
     started = time.perf_counter()
     namespace, doc_id = namespace_of(data.namespace), checked_id(data.doc_id, "doc_id")
     structlog.contextvars.bind_contextvars(namespace=namespace, doc_id=doc_id)
-    k = min(data.k or DEFAULT_K, service.settings.max_k)
-    at, inside = service.now(), access.reads(namespace)
-    found = await service.database.read(
-        lambda connection: store_related.related(
-            connection, inside, doc_id, k=k, at=at, tuning=service.tuning
-        )
+    query = Query(
+        namespace=access.reads(namespace),
+        mode="vector",
+        k=min(data.k or DEFAULT_K, service.settings.max_k),
+        at=service.now(),
+        related_to=doc_id,
+        per_document=True,
     )
-    results = [
-        result_from(hit, namespace, Filters(), include_weights=data.include_weights)
-        for hit in found.hits
-    ]
+    found = await store.run(service.database, service.memory, query, service.tuning)
+    results = results_from(query, found, include_weights=data.include_weights)
     return _answer(results, "vector", found, started, service)
 
 

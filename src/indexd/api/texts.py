@@ -21,21 +21,21 @@ from indexd.service import Service
 from indexd.store import made
 from indexd.store.binding import Binding, bound
 from indexd.store.documents import Document
-from indexd.store.search import Search
+from indexd.store.search import Query
 from indexd.vectors import Embedding, Model
 
 Known = dict[tuple[str, str], Embedding]
 """Vectors by namespace and text."""
 
 
-async def with_vector(search: Search, service: Service) -> tuple[Search, float | UnsetType]:
-    """The search with the vector it needs, and the milliseconds spent on making that, if any."""
-    if search.mode == "lexical" or search.vector is not None or service.embedder is None:
-        return search, UNSET
+async def with_vector(query: Query, service: Service) -> tuple[Query, float | UnsetType]:
+    """The query with the vector it needs, and the milliseconds spent on making that, if any."""
+    if query.mode == "lexical" or query.vector is not None or service.embedder is None:
+        return query, UNSET
     started = time.perf_counter()
-    model, vector = await service.embedder.query(search.text)
+    model, vector = await service.embedder.query(query.text)
     elapsed = (time.perf_counter() - started) * 1000
-    found = msgspec.structs.replace(search, vector=vector, model=model, made=True)
+    found = msgspec.structs.replace(query, vector=vector, model=model, embedded_here=True)
     return found, round(elapsed, 3)
 
 

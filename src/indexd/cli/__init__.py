@@ -1,4 +1,4 @@
-"""The command line: `indexd serve | push | reembed | keys | db | policy | index | psql ...`."""
+"""The command line: `indexd serve | push | search | reembed | keys | db | policy ...`."""
 
 import sys
 
@@ -8,7 +8,7 @@ from psycopg import errors
 from sqlalchemy.exc import DBAPIError
 
 from indexd import __version__
-from indexd.cli import backup, database, doctor, index, keys, push, reembed, serve
+from indexd.cli import backup, database, doctor, index, keys, push, reembed, search, serve
 from indexd.cli import policy as policy_command
 from indexd.cli import settings as settings_command
 from indexd.errors import IndexdError
@@ -22,6 +22,7 @@ def commands() -> None:
 
 commands.add_command(serve.serve)
 commands.add_command(push.push)
+commands.add_command(search.search)
 commands.add_command(keys.keys)
 commands.add_command(database.db)
 commands.add_command(database.psql)

@@ -24,6 +24,10 @@ class Filters(msgspec.Struct, frozen=True):
     meta: dict[str, Any] | None = None
     not_doc_id: str | None = None
 
+    def __bool__(self) -> bool:
+        """Whether any filter is given."""
+        return any(getattr(self, name) is not None for name in self.__struct_fields__)
+
 
 _BY_KEY = {
     "tags": "filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s::text[])",

@@ -3,7 +3,7 @@
 import msgspec
 
 from indexd.db import Connection
-from indexd.store import policies
+from indexd.store import policies, rows
 from indexd.store.indexes import index_name
 from indexd.vectors import Model
 
@@ -28,28 +28,26 @@ class Facts(msgspec.Struct, frozen=True):
         return Model.named(self.model_name, self.model_revision)
 
 
-FACTS = f"""
-    SELECT namespaces.namespace,
-           dimension,
-           chunks,
-           policy.half_life_seconds,
-           EXISTS (
-            SELECT
-              FROM pg_index
-             WHERE indexrelid = to_regclass(%(index)s)
-               AND indisvalid
-           ) AS indexed,
-           coalesce(policy.semantic, false) AS semantic,
-           embedding_model,
-           embedding_revision
-      FROM indexd.namespaces
-      LEFT JOIN LATERAL (
-            {policies.holding("half_life_seconds, semantic IS NOT NULL AS semantic")}
-           ) AS policy
-        ON true
-     WHERE namespaces.namespace = %(namespace)s
-       AND documents > 0
-"""
+FACTS = f"""SELECT namespaces.namespace,
+                   dimension,
+                   chunks,
+                   policy.half_life_seconds,
+                   EXISTS (
+                    SELECT 1
+                      FROM pg_index
+                     WHERE indexrelid = to_regclass(%(index)s)
+                       AND indisvalid
+                   ) AS indexed,
+                   coalesce(policy.semantic, false) AS semantic,
+                   embedding_model AS model_name,
+                   embedding_revision AS model_revision
+              FROM indexd.namespaces
+              LEFT JOIN LATERAL (
+                    {policies.holding("half_life_seconds, semantic IS NOT NULL AS semantic")}
+                   ) AS policy
+                ON true
+             WHERE namespaces.namespace = %(namespace)s
+               AND documents > 0"""
 
 
 def facts_values(namespace: str, dimension: int) -> dict[str, str]:
@@ -62,6 +60,9 @@ def facts_values(namespace: str, dimension: int) -> dict[str, str]:
 
 async def facts(connection: Connection, namespace: str, dimension: int) -> Facts | None:
     """Of a namespace that holds documents; `dimension` is that of the vector to be compared."""
-    cursor = await connection.execute(FACTS, facts_values(namespace, dimension))
-    row = await cursor.fetchone()
-    return Facts(*row) if row else None
+    return await rows.first(
+        connection,
+        Facts,
+        f"/* indexd:namespaces.facts */ {FACTS}",
+        facts_values(namespace, dimension),
+    )

@@ -16,7 +16,6 @@ import msgspec
 
 from indexd.db import Connection
 from indexd.policy import Semantic
-from indexd.store.hits import Hit
 from indexd.store.span import before
 
 PRIOR = 0.5
@@ -234,24 +233,3 @@ async def irrelevant(
     )
     rows = await cursor.fetchall()
     return (rows[0][-1] if rows else 0), [Evidence(*row[:-1]) for row in rows]
-
-
-async def with_marks(connection: Connection, namespace: str, hits: list[Hit]) -> list[Hit]:
-    """The same hits; those of documents marked irrelevant say since when."""
-    cursor = await connection.execute(
-        """
-        SELECT doc_id, irrelevant_since
-          FROM indexd.relevance
-         WHERE namespace = %(namespace)s
-           AND doc_id = ANY(%(doc_ids)s)
-           AND irrelevant_since IS NOT NULL
-        """,
-        {"namespace": namespace, "doc_ids": [hit.doc_id for hit in hits]},
-    )
-    marked: dict[str, datetime] = dict(await cursor.fetchall())
-    return [
-        msgspec.structs.replace(hit, irrelevant_since=marked[hit.doc_id])
-        if hit.doc_id in marked
-        else hit
-        for hit in hits
-    ]

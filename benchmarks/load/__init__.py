@@ -1,0 +1,1 @@
+"""The service under load: overload, soak, chaos, and what authentication and embedders cost."""

@@ -1,0 +1,1 @@
+"""Searches: exactness and speed under decay, with filters, by many clients, by words."""

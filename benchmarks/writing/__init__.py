@@ -1,0 +1,1 @@
+"""Writing and forgetting, as ratios to the same work without the service."""

@@ -1,0 +1,195 @@
+"""The one door to search: a query in, the k best by score = similarity x decay out.
+
+    run           in one statement where that can prove the answer, else in a snapshot
+    in_snapshot   facts of the namespace, plan, and its execution
+
+plan.py decides how a search is carried out, statements.py has all SQL, docs/decay.md the proofs.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from indexd import vectors
+from indexd.db import Connection, Database
+from indexd.store import namespaces
+from indexd.store.namespaces import Facts
+from indexd.store.search import (
+    age_histogram,
+    hits,
+    hybrid,
+    lexical,
+    one_statement,
+    probe_sweep,
+    related,
+    statements,
+)
+from indexd.store.search import plan as plans
+from indexd.store.search.bounds import epsilon
+from indexd.store.search.costs import Tuning
+from indexd.store.search.found import Found
+from indexd.store.search.memory import AGES_SECONDS, NamespaceMemory
+from indexd.store.search.one_statement import Shortcut
+from indexd.store.search.plan import Hybrid, Nearest, Plan, ProbeSweep, Scan
+from indexd.store.search.query import Mode, Query
+from indexd.store.search.steering import Job
+
+__all__ = ["Found", "Mode", "NamespaceMemory", "Query", "Tuning", "in_snapshot", "run"]
+
+
+async def run(database: Database, memory: NamespaceMemory, query: Query, tuning: Tuning) -> Found:
+    """The k best chunks of the namespace, highest score first; none where it does not exist.
+
+    Ties go by doc_id, then chunk_id. Reads one snapshot, takes no lock. Raises DimensionMismatch,
+    ModelMismatch, EmbedderUnavailable where our embedder made a vector of another dimension,
+    NotFound for a document that related_to names and that is not there, DatabaseUnavailable.
+    """
+    if shortcut := remembered(memory, query, tuning):
+        sent = one_statement.statement(shortcut, tuning)
+        rows = await database.read_once(sent.settings, sent.text, sent.values)
+        if found := learned(memory, shortcut, rows, tuning):
+            return found
+    return await database.read(lambda connection: in_snapshot(connection, memory, query, tuning))
+
+
+def remembered(memory: NamespaceMemory, query: Query, tuning: Tuning) -> Shortcut | None:
+    """How to search in one statement, where enough is remembered of the namespace."""
+    if query.vector is None:
+        return None
+    facts = memory.facts(query.namespace, query.vector.size)
+    if facts is None or not query.agrees_with(facts):
+        return None
+    matching: float | None = facts.chunks
+    if plans.needs_estimate(query, facts):
+        matching = memory.matching(facts, query.filters)
+    if matching is None:
+        return None
+    plan = plans.choose(query, facts, matching, tuning)
+    short = plans.shortcut(query, facts, plan, tuning)
+    if isinstance(short, Nearest) and not memory.may_try_shortcut(facts.namespace):
+        return None
+    return Shortcut(query, facts, short) if short else None
+
+
+def learned(
+    memory: NamespaceMemory, shortcut: Shortcut, rows: Sequence[Sequence[Any]], tuning: Tuning
+) -> Found | None:
+    """The answer of a shortcut, if it is one; what it says of the namespace is remembered."""
+    if not one_statement.holds(shortcut, rows):
+        memory.drop(shortcut.facts)
+        return None
+    found = one_statement.answer(shortcut, rows, tuning)
+    if not isinstance(shortcut.plan, Scan):
+        memory.note_shortcut(shortcut.facts.namespace, proved=found is not None)
+    return found
+
+
+async def in_snapshot(
+    connection: Connection, memory: NamespaceMemory, query: Query, tuning: Tuning
+) -> Found:
+    """The same in the caller's snapshot, by several statements if need be."""
+    if query.related_to is not None:
+        query = await related.with_vector(connection, query)
+    if query.vector is None:
+        return await lexical.by_words(connection, query)
+    facts = await namespaces.facts(connection, query.namespace, query.vector.size)
+    if facts is None:
+        return Found([], 0)
+    check(query, facts)
+    memory.keep(facts)
+    matching = float(facts.chunks)
+    if plans.needs_estimate(query, facts):
+        matching = await _matching(connection, memory, query, facts)
+    plan = plans.choose(query, facts, matching, tuning)
+    found = await carry_out(connection, memory, query, facts, plan, tuning)
+    if facts.semantic:
+        marked = await hits.with_marks(connection, facts.namespace, found.hits)
+        found = replace(found, hits=marked, semantic=True)
+    return found
+
+
+def check(query: Query, facts: Facts) -> None:
+    """Raises an error where the query's vector cannot be compared with the namespace's."""
+    assert query.vector is not None  # noqa: S101 (a search by vector has one)
+    if facts.model and query.model and not query.agrees_with(facts):
+        raise vectors.other_model("query", facts.namespace, facts.model, query.model)
+    if facts.dimension != query.vector.size:
+        if query.embedded_here:
+            raise vectors.embedder_mismatch(facts.namespace, facts.dimension, query.vector.size)
+        raise vectors.mismatch("query", facts.dimension, query.vector.size)
+
+
+async def carry_out(
+    connection: Connection,
+    memory: NamespaceMemory,
+    query: Query,
+    facts: Facts,
+    plan: Plan,
+    tuning: Tuning,
+) -> Found:
+    """Search by a plan of `plans.choose`, in the caller's snapshot."""
+    match plan:
+        case Scan(rows):
+            statement = statements.scan(query.filters, per_document=query.per_document)
+            values = statements.values_of(query, facts)
+            return Found(await hits.fetch(connection, statement, values), int(rows), plan)
+        case ProbeSweep():
+            assert query.vector is not None  # noqa: S101 (checked by the caller)
+            ages = await _ages(connection, memory, facts.namespace)
+            job = Job(query, facts, plan, tuning, ages, epsilon(query.vector))
+            return await _swept(connection, job)
+        case Hybrid(by_vector):
+            pool = replace(query, k=plans.POOL)
+            near = await carry_out(connection, memory, pool, facts, by_vector, tuning)
+            fused = await hybrid.fused(connection, query, facts, near.hits)
+            cosines = {(hit.doc_id, hit.chunk_id): hit.similarity for hit in near.hits}
+            return replace(near, hits=fused, plan=plan, cosines=cosines)
+    raise AssertionError(plan)
+
+
+async def _swept(connection: Connection, job: Job) -> Found:
+    best = await probe_sweep.best_keys(connection, job)
+    keys = best.keys()
+    values = statements.values_of(
+        job.query,
+        job.facts,
+        chosen_doc_ids=[key.doc_id for key in keys],
+        chosen_ordinals=[key.ordinal for key in keys],
+    )
+    found = await hits.fetch(connection, statements.chosen(), values)
+    degraded = [*job.tuning.degraded, *(["sweep"] if best.cut else [])]
+    return Found(found, best.scored, job.plan, degraded)
+
+
+async def _matching(
+    connection: Connection, memory: NamespaceMemory, query: Query, facts: Facts
+) -> float:
+    """About how many chunks pass the filters: the planner's estimate."""
+    known = memory.matching(facts, query.filters)
+    if known is not None:
+        return known
+    values = statements.values_of(query, facts)
+    cursor = await connection.execute(statements.estimate(query.filters), values)
+    [plan] = await cursor.fetchone() or ([],)
+    rows = float(plan[0]["Plan"]["Plan Rows"])
+    memory.keep_matching(facts, query.filters, rows)
+    return rows
+
+
+async def _ages(
+    connection: Connection, memory: NamespaceMemory, namespace: str
+) -> age_histogram.Ages:
+    """The age histogram, at most AGES_SECONDS old; empty where nobody counted yet."""
+    known, now = memory.of(namespace), time.monotonic()
+    if known.ages_asked is not None and now - known.ages_asked < AGES_SECONDS:
+        return known.ages
+    counted_at = await age_histogram.counted_at(connection, namespace)
+    if counted_at is None:
+        return {}
+    if counted_at != known.ages_counted_at:
+        known.ages = await age_histogram.read(connection, namespace)
+        known.ages_counted_at = counted_at
+    known.ages_asked = now
+    return known.ages

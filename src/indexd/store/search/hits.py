@@ -1,0 +1,140 @@
+"""A chunk that was found, and how it is read from a row."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from indexd.db import Connection
+from indexd.store import rows
+from indexd.store.documents import SourceRef
+
+_COLUMNS = {
+    "doc_id": "best.doc_id",
+    "chunk_id": "best.chunk_id",
+    "score": "best.score",
+    "similarity": "best.similarity",
+    "decay": "indexd.decay(best.ingested_at, best.half_life, %(at)s)",
+    "age_seconds": "greatest(date_part('epoch', %(at)s - best.ingested_at), 0)",
+    "half_life_seconds": "best.half_life",
+    "text": "chunk.text",
+    "meta": "chunk.meta",
+    "tags": "chunk.tags",
+    "ingested_at": "best.ingested_at",
+    "words": "{words}",
+    "origin": "document.source_ref_origin",
+    "origin_id": "document.source_ref_id",
+    "origin_offset": "document.source_ref_offset",
+    "trust_level": "document.source_ref_trust_level",
+    "injected_by": "document.source_ref_injected_by",
+}
+"""The only list of a hit's columns: name of the field, and its expression over the relations
+`best`, `chunk` and `document`."""
+
+FIELDS = tuple(_COLUMNS)
+"""Names of the columns, in their order."""
+
+
+def columns(words: str = "NULL::text[]") -> str:
+    """SQL: a hit's columns; `words` is the expression of the words that it holds."""
+    return ",\n               ".join(
+        f"{expression.replace('{words}', words)} AS {name}" for name, expression in _COLUMNS.items()
+    )
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """A chunk that was found. `score` is similarity x decay; `words` are those of the query that
+    it holds, None where it was not found by words.
+    """
+
+    doc_id: str
+    chunk_id: str
+    score: float
+    similarity: float
+    decay: float
+    age_seconds: float
+    half_life_seconds: float | None
+    text: str
+    meta: dict[str, Any]
+    tags: list[str]
+    source_ref: SourceRef | None
+    ingested_at: datetime
+    words: list[str] | None
+    irrelevant_since: datetime | None = None
+
+
+class HitRow(msgspec.Struct, frozen=True):
+    """A row of `columns`."""
+
+    doc_id: str
+    chunk_id: str
+    score: float
+    similarity: float
+    decay: float
+    age_seconds: float
+    half_life_seconds: float | None
+    text: str
+    meta: dict[str, Any]
+    tags: list[str]
+    ingested_at: datetime
+    words: list[str] | None
+    origin: str | None
+    origin_id: str
+    origin_offset: str | None
+    trust_level: str | None
+    injected_by: str | None
+
+    def hit(self) -> Hit:
+        source_ref = self.origin and SourceRef(
+            self.origin, self.origin_id, self.origin_offset, self.trust_level, self.injected_by
+        )
+        return Hit(
+            self.doc_id,
+            self.chunk_id,
+            self.score,
+            self.similarity,
+            self.decay,
+            self.age_seconds,
+            self.half_life_seconds,
+            self.text,
+            self.meta,
+            self.tags,
+            source_ref or None,
+            self.ingested_at,
+            self.words,
+        )
+
+
+async def fetch(connection: Connection, statement: str, values: Mapping[str, Any]) -> list[Hit]:
+    """The hits that a statement answers, in its order."""
+    return [row.hit() for row in await rows.every(connection, HitRow, statement, values)]
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    doc_id: str
+    irrelevant_since: datetime
+
+
+async def with_marks(connection: Connection, namespace: str, hits: Sequence[Hit]) -> list[Hit]:
+    """The same hits; those of documents marked irrelevant say since when."""
+    marks = await rows.every(
+        connection,
+        _Mark,
+        """
+        /* indexd:search.marks */
+        SELECT doc_id, irrelevant_since
+          FROM indexd.relevance
+         WHERE namespace = %(namespace)s
+           AND doc_id = ANY(%(doc_ids)s)
+           AND irrelevant_since IS NOT NULL
+        """,
+        {"namespace": namespace, "doc_ids": [hit.doc_id for hit in hits]},
+    )
+    since = {mark.doc_id: mark.irrelevant_since for mark in marks}
+    return [
+        msgspec.structs.replace(hit, irrelevant_since=since[hit.doc_id])
+        if hit.doc_id in since
+        else hit
+        for hit in hits
+    ]

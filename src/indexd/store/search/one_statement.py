@@ -1,0 +1,82 @@
+"""Searches in one statement and one round trip: a scan, or the k nearest where these suffice.
+
+What the process remembers of a namespace says how to ask. Whether that still holds is read in the
+same statement, so in the same snapshot as the answer. Where it does not hold, or where the nearest
+chunks prove nothing, the result is discarded and the search runs in a snapshot of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from indexd.store.namespaces import Facts, facts_values
+from indexd.store.search import statements
+from indexd.store.search.bounds import epsilon, local_dimensionality
+from indexd.store.search.costs import Tuning
+from indexd.store.search.found import Found
+from indexd.store.search.hits import FIELDS, HitRow
+from indexd.store.search.plan import Nearest, Scan
+from indexd.store.search.query import Query
+
+
+class Shortcut(msgspec.Struct, frozen=True):
+    """A query, the plan for it, and the facts on which that rests."""
+
+    query: Query
+    facts: Facts
+    plan: Scan | Nearest
+
+
+class Statement(msgspec.Struct, frozen=True):
+    """What is sent: settings of its transaction, the statement, its values by name."""
+
+    settings: Sequence[str]
+    text: str
+    values: Mapping[str, Any]
+
+
+def statement(shortcut: Shortcut, tuning: Tuning) -> Statement:
+    """How to ask."""
+    query, facts, plan = shortcut.query, shortcut.facts, shortcut.plan
+    asked = facts_values(facts.namespace, facts.dimension)
+    if isinstance(plan, Scan):
+        text = statements.scan_shortcut(facts.dimension, query.filters)
+        return Statement((), text, statements.values_of(query, facts, **asked))
+    named: dict[str, Any] = {"vector": query.vector, "k": query.k, "at": query.at}
+    return Statement(
+        statements.index_settings(min(plan.ef, tuning.ef_max), None),
+        statements.nearest_shortcut(facts.dimension),
+        named | asked | {"similar_rows": plan.rows},
+    )
+
+
+def holds(shortcut: Shortcut, rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether the namespace is as it was remembered, but for the number of its chunks."""
+    found = msgspec.convert(rows[0][0], Facts | None) if rows else None
+    expected = shortcut.facts
+    return found is not None and msgspec.structs.replace(found, chunks=expected.chunks) == expected
+
+
+def answer(shortcut: Shortcut, rows: Sequence[Sequence[Any]], tuning: Tuning) -> Found | None:
+    """The hits, if no chunk that was not seen can be among them; `holds` comes first."""
+    query, plan = shortcut.query, shortcut.plan
+    named = [dict(zip(statements.SHORTCUT, row, strict=True)) for row in rows]
+    found = [
+        HitRow(**{field: row[field] for field in FIELDS}).hit()
+        for row in named
+        if row["doc_id"] is not None
+    ]
+    if isinstance(plan, Scan):
+        return Found(found, int(plan.rows), plan)
+    assert query.vector is not None  # noqa: S101 (a plan by vector has one)
+    cosines = named[0]["cosines"]
+    # An unseen chunk has at most the lowest cosine seen plus two errors of halfvec: its own, and
+    # that of the chunk seen. A chunk that has a half-life of its own decays after all.
+    proved = (
+        len(found) == query.k
+        and found[-1].score > max(cosines[-1] + 2 * epsilon(query.vector), 0.0)
+        and not tuning.is_high(local_dimensionality(cosines))
+        and all(hit.half_life_seconds is None for hit in found)
+    )
+    return Found(found, plan.rows, plan, tuning.degraded) if proved else None

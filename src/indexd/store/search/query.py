@@ -1,0 +1,39 @@
+"""What a search asks for."""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from indexd.store.filters import Filters
+from indexd.store.namespaces import Facts
+from indexd.vectors import Embedding, Model
+
+Mode = Literal["vector", "lexical", "hybrid"]
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """A search of one namespace: its k best chunks at the time `at`.
+
+    `vector` has shape (dimension,), float32, L2-normalised. It is None in mode lexical, and until
+    the embedder has made it of `text`; `embedded_here` says that our embedder made it, `model`
+    which model did, None where nobody named one. With `related_to`, a doc_id, the vector is that
+    document's own, read in the snapshot of the search. With `per_document` each document is
+    answered once, by its best chunk, and k counts documents.
+    """
+
+    namespace: str
+    mode: Mode
+    k: int
+    at: datetime
+    filters: Filters = Filters()
+    text: str = ""
+    vector: Embedding | None = None
+    model: Model | None = None
+    embedded_here: bool = False
+    related_to: str | None = None
+    per_document: bool = False
+
+    def agrees_with(self, facts: Facts) -> bool:
+        """Whether the namespace's vectors come from the query's model, if both are named."""
+        return self.model is None or self.model.agrees_with(facts.model)

@@ -1,0 +1,80 @@
+/* indexd:search.fused */
+        WITH candidates AS (
+            WITH meaning AS (
+                SELECT *
+                  FROM unnest(%(near_doc_ids)s::text[], %(near_chunk_ids)s::text[])
+                       WITH ORDINALITY AS near (doc_id, chunk_id, place)
+            ),
+            words AS (
+                SELECT *
+                  FROM unnest(%(said_doc_ids)s::text[], %(said_chunk_ids)s::text[])
+                       WITH ORDINALITY AS said (doc_id, chunk_id, place)
+            ),
+            fused AS (
+                SELECT doc_id,
+                       chunk_id,
+                       (
+                           coalesce(1 / (%(smoothing)s::float8 + meaning.place), 0)
+                         + coalesce(1 / (%(smoothing)s::float8 + words.place), 0)
+                       ) * (%(smoothing)s::float8 + 1) / 2 AS similarity
+                  FROM meaning
+                  FULL JOIN words USING (doc_id, chunk_id)
+            )
+            SELECT chunks.doc_id, chunks.ordinal, chunks.chunk_id, chunks.ingested_at,
+                   chunks.half_life_seconds, fused.similarity
+              FROM fused
+              JOIN indexd.chunks
+                ON chunks.namespace = %(namespace)s
+               AND chunks.doc_id = fused.doc_id COLLATE "C"
+               AND chunks.chunk_id = fused.chunk_id COLLATE "C"
+            OFFSET 0
+        ),
+        fading AS (
+            SELECT doc_id, ordinal, chunk_id, ingested_at, similarity,
+                   coalesce(half_life_seconds, %(half_life)s::float8) AS half_life
+              FROM candidates
+        ),
+        scored AS (
+            SELECT *,
+                   indexd.score(similarity, ingested_at, half_life, %(at)s) AS score
+              FROM fading
+        ),
+        best AS (
+            SELECT *
+              FROM scored
+             ORDER BY score DESC, doc_id, chunk_id
+             LIMIT %(k)s
+        )
+        SELECT best.doc_id AS doc_id,
+               best.chunk_id AS chunk_id,
+               best.score AS score,
+               best.similarity AS similarity,
+               indexd.decay(best.ingested_at, best.half_life, %(at)s) AS decay,
+               greatest(date_part('epoch', %(at)s - best.ingested_at), 0) AS age_seconds,
+               best.half_life AS half_life_seconds,
+               chunk.text AS text,
+               chunk.meta AS meta,
+               chunk.tags AS tags,
+               best.ingested_at AS ingested_at,
+               CASE WHEN (best.doc_id, best.chunk_id) IN (
+                   SELECT * FROM unnest(%(said_doc_ids)s::text[], %(said_chunk_ids)s::text[])
+               ) THEN ARRAY(
+                   SELECT word
+                     FROM unnest(%(shown)s::text[]) WITH ORDINALITY AS shown (word, place)
+                    WHERE chunk.words @@ indexd.all_words(word)
+                    ORDER BY place
+               ) END AS words,
+               document.source_ref_origin AS origin,
+               document.source_ref_id AS origin_id,
+               document.source_ref_offset AS origin_offset,
+               document.source_ref_trust_level AS trust_level,
+               document.source_ref_injected_by AS injected_by
+          FROM best
+          JOIN indexd.chunks AS chunk
+            ON chunk.namespace = %(namespace)s
+           AND chunk.doc_id = best.doc_id
+           AND chunk.ordinal = best.ordinal
+          JOIN indexd.documents AS document
+            ON document.namespace = %(namespace)s
+           AND document.doc_id = best.doc_id
+         ORDER BY best.score DESC, best.doc_id, best.chunk_id
