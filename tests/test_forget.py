@@ -4,10 +4,15 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
 
+from indexd import keeper
+from indexd.app import create_app
+from indexd.settings import Settings
+from indexd.store import plans
 from tests.conftest import Client, Sql, document
 
 ALL = {"namespace": "notes", "allow_namespace_wipe": True}
@@ -235,6 +240,80 @@ async def test_a_plan_expires(client: Client, sql: Sql) -> None:
     await forget(client, ALL, dry_run=True)
     assert sql("SELECT count(*) FROM indexd.forget_plans") == [(1,)]
     assert sql("SELECT count(*) FROM indexd.forget_plan_documents") == [(3,)]
+
+
+async def dry_run(client: Client, condition: dict[str, Any]) -> str:
+    planned = await forget(client, condition, dry_run=True)
+    assert planned.status_code == 200, planned.text
+    plan_id: str = planned.json()["plan_id"]
+    return plan_id
+
+
+async def test_only_the_newest_plans_of_a_namespace_are_kept(client: Client, sql: Sql) -> None:
+    await fill(client)
+    other = await dry_run(client, {"namespace": "other", "doc_id": "d"})
+    made = [await dry_run(client, ALL) for _ in range(plans.KEPT_PLANS + 3)]
+    assert sql("SELECT count(*) FROM indexd.forget_plans WHERE namespace = 'notes'") == [
+        (plans.KEPT_PLANS,)
+    ]
+    assert sql("SELECT count(*) FROM indexd.forget_plan_documents") == [(3 * plans.KEPT_PLANS + 1,)]
+    dropped = await forget(client, plan_id=made[2])
+    assert (dropped.status_code, dropped.json()["code"]) == (404, "plan_not_found")
+    assert (await forget(client, plan_id=other)).json()["forgotten_count"] == 1
+    assert (await forget(client, plan_id=made[3])).json()["forgotten_count"] == 3
+
+
+async def test_large_plans_give_way_to_newer_ones_sooner(
+    client: Client, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "KEPT_DOCUMENTS", 7)
+    await fill(client)
+    made = [await dry_run(client, ALL) for _ in range(5)]
+    kept = sql("SELECT plan_id::text FROM indexd.forget_plans ORDER BY created_at")
+    assert kept == [(plan_id,) for plan_id in made[2:]]
+    # The newest is kept whatever its size.
+    monkeypatch.setattr(plans, "KEPT_DOCUMENTS", 2)
+    last = await dry_run(client, ALL)
+    assert sql("SELECT plan_id::text FROM indexd.forget_plans") == [(last,)]
+
+
+async def test_expired_plans_are_deleted_in_batches_and_the_others_left(
+    settings: Settings, own_sql: Sql, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "BATCH_DOCUMENTS", 2)
+    async with Client(create_app(settings)) as client:
+        await fill(client)
+        expired = await dry_run(client, {"older_than": day(9)})
+        valid = await dry_run(client, ALL)
+    at = datetime.now(UTC)
+    own_sql("UPDATE indexd.forget_plans SET expires_at = %s WHERE plan_id = %s", at, expired)
+    async with keeper.connected(url) as connection:
+        # Half deleted, it can't be carried out any more, whatever the clock of a server says.
+        assert await plans._drop_batch(connection, at) is False
+        assert own_sql(
+            "SELECT plan_id::text FROM indexd.forget_plans WHERE expires_at > created_at"
+        )
+        assert own_sql(
+            "SELECT expires_at = created_at FROM indexd.forget_plans WHERE plan_id = %s", expired
+        ) == [(True,)]
+        assert await plans.drop_expired(connection, at=at) == 1
+    assert own_sql("SELECT DISTINCT plan_id::text FROM indexd.forget_plan_documents") == [(valid,)]
+    assert own_sql("SELECT plan_id::text FROM indexd.forget_plans") == [(valid,)]
+
+
+async def test_a_running_server_deletes_expired_plans(settings: Settings, own_sql: Sql) -> None:
+    changed = msgspec.structs.replace(
+        settings, forget_plan_seconds=0.2, keeper_interval_seconds=0.05
+    )
+    async with Client(create_app(changed)) as client:
+        await fill(client)
+        await dry_run(client, ALL)
+        async with asyncio.timeout(30):
+            while own_sql(  # noqa: ASYNC110 (the event is in the database)
+                "SELECT 1 FROM indexd.forget_plan_documents"
+            ):
+                await asyncio.sleep(0.05)
+        assert own_sql("SELECT 1 FROM indexd.forget_plans") == []
 
 
 async def test_the_list_is_bounded_and_the_count_is_whole(client: Client, sql: Sql) -> None:

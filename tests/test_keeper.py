@@ -279,3 +279,24 @@ async def test_an_admin_builds_drops_and_looks(
     )
     assert isinstance(refused.exception, NotFound)
     assert str(refused.exception) == "there is no namespace 'nowhere'"
+
+
+async def test_a_build_that_the_release_before_noted_counts_too(admin: Admin) -> None:
+    """It knows index_built_at alone, and reads there what this release notes."""
+    await admin.execute("""
+        INSERT INTO indexd.namespaces (namespace, dimension, created_at, chunks_removed)
+        VALUES ('notes', 2, now(), 30)
+    """)
+    [before] = await indexes.look(admin)
+    assert before.dead == 30
+    await admin.execute("UPDATE indexd.namespaces SET index_built_at = 20")
+    [by_the_old] = await indexes.look(admin)
+    assert by_the_old.dead == 10
+    await indexes.note_built(admin, by_the_old)
+    [by_the_new] = await indexes.look(admin)
+    assert by_the_new.dead == 0
+    cursor = await admin.execute("""
+        SELECT chunks_removed - index_built_at, chunks_removed - chunks_removed_at_build
+          FROM indexd.namespaces
+    """)
+    assert await cursor.fetchall() == [(0, 0)]

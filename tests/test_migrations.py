@@ -115,3 +115,23 @@ def test_every_table_function_and_index_says_what_it_is_for(
         """
     ).fetchall()
     assert silent == []
+
+
+def test_what_was_removed_when_an_index_was_built_survives_the_new_name_and_the_way_back(
+    url: str, clone: psycopg.Connection[Any]
+) -> None:
+    clone.autocommit = True
+    migrate.downgrade(url, "0014")
+    clone.execute("""
+        INSERT INTO indexd.namespaces (
+            namespace, dimension, created_at, chunks_removed, index_built_at
+        )
+        VALUES ('notes', 2, now(), 9, 7)
+    """)
+    migrate.upgrade(url)
+    after = clone.execute("SELECT chunks_removed_at_build, index_built_at FROM indexd.namespaces")
+    assert after.fetchall() == [(7, 7)]
+    clone.execute("UPDATE indexd.namespaces SET chunks_removed_at_build = 8")
+    migrate.downgrade(url, "0014")
+    back = clone.execute("SELECT index_built_at FROM indexd.namespaces")
+    assert back.fetchall() == [(8,)]

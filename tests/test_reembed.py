@@ -2,18 +2,20 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import psycopg
 import pytest
 from click.testing import CliRunner
+from psycopg.pq import TransactionStatus
 
 from indexd import embedders, keeper, reembed
 from indexd.cli import commands
+from indexd.embedders import Embedder
 from indexd.errors import EmbedderUnavailable, InvalidRequest, NotFound
 from indexd.metrics import Metrics
 from indexd.settings import Settings
@@ -182,6 +184,109 @@ def order(client: httpx.Client, query: list[float]) -> list[str]:
     ).raise_for_status()
     found = [result["doc_id"] for result in answer.json()["results"]]
     return [doc_id for doc_id in found if doc_id.startswith("d")][:30]
+
+
+LAST_STEP = 12
+"""Texts in the last step of a pass: 60 go in steps of 16, four batches of 4."""
+
+
+class Watched:
+    """An embedder that does something while it embeds, such as looking at who is shut out."""
+
+    def __init__(self, embedder: Any, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        self._embedder = embedder
+        self._meanwhile = meanwhile
+
+    async def contact(self) -> Any:
+        return await self._embedder.contact()
+
+    async def embed(self, texts: list[str]) -> Any:
+        await self._meanwhile()
+        return await self._embedder.embed(texts)
+
+
+@pytest.mark.parametrize("slipping", [0, 3])
+async def test_the_embedder_is_never_asked_while_writers_are_shut_out(
+    client: Client, new: Fake, url: str, clone: psycopg.Connection[Any], slipping: int
+) -> None:
+    """Also where documents are written in the last passes, which the cut-over has to wait for."""
+    clone.autocommit = True
+    states: list[TransactionStatus] = []
+    written = 0
+    async with tools(new, url) as (connection, embedder, settings):
+
+        async def meanwhile() -> None:
+            nonlocal written
+            states.append(connection.info.transaction_status)
+            clone.execute("SELECT FROM indexd.namespaces FOR KEY SHARE NOWAIT")
+            if len(new.texts) >= len(TEXTS) - LAST_STEP and written < slipping:
+                # Before all others, where the pass that is under way does not look again.
+                written += 1
+                body = texts_document(f"a{written}", f"slipped in {written}")
+                (await client.post("/index/upsert", json=body)).raise_for_status()
+
+        watched = cast(Embedder, Watched(embedder, meanwhile))
+        outcome = await reembed.run(connection, watched, settings, "notes", lambda *_: None)
+    assert outcome.chunks == len(TEXTS) + slipping
+    assert written == slipping
+    assert set(states) == {TransactionStatus.IDLE}
+
+
+async def test_a_namespace_that_is_always_written_to_pauses_its_writers_and_is_done(
+    client: Client,
+    new: Fake,
+    url: str,
+    clone: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reembed, "PATIENCE_SECONDS", 0.0)
+    clone.autocommit = True
+    answers: list[httpx.Response] = []
+    async with tools(new, url) as (connection, embedder, settings):
+
+        async def meanwhile() -> None:
+            clone.execute("SELECT FROM indexd.namespaces FOR KEY SHARE NOWAIT")
+            if len(new.texts) >= len(TEXTS) - LAST_STEP:
+                body = texts_document(f"a{len(answers)}", f"slipped in {len(answers)}")
+                answers.append(await client.post("/index/upsert", json=body))
+
+        watched = cast(Embedder, Watched(embedder, meanwhile))
+        outcome = await reembed.run(connection, watched, settings, "notes", lambda *_: None)
+    taken = [answer for answer in answers if answer.status_code == 200]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert outcome.chunks == len(TEXTS) + len(taken)
+    assert {answer.status_code for answer in refused} == {503}
+    assert {answer.json()["code"] for answer in refused} == {"writes_paused"}
+    assert all("Retry-After" in answer.headers for answer in refused)
+    assert clone.execute("SELECT writes_paused_until FROM indexd.namespaces").fetchall() == [
+        (None,)
+    ]
+    # The new model is wanted now, and no pause holds anyone off.
+    async with served(new, url) as renewed:
+        answer = await renewed.post("/index/upsert", json=texts_document("z", "after all"))
+        assert answer.status_code == 200, answer.text
+
+
+async def test_a_pause_ends_with_a_run_that_fails(
+    client: Client, new: Fake, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reembed, "PATIENCE_SECONDS", 0.0)
+    slipped = 0
+    async with tools(new, url) as (connection, embedder, settings):
+
+        async def meanwhile() -> None:
+            nonlocal slipped
+            if len(new.texts) >= len(TEXTS) - LAST_STEP and not slipped:
+                slipped += 1
+                body = texts_document("a", "slipped in")
+                (await client.post("/index/upsert", json=body)).raise_for_status()
+                new.breaks_after = len(TEXTS)
+
+        watched = cast(Embedder, Watched(embedder, meanwhile))
+        with pytest.raises(EmbedderUnavailable):
+            await reembed.run(connection, watched, settings, "notes", lambda *_: None)
+    answer = await client.post("/index/upsert", json=texts_document("b", "another"))
+    assert answer.status_code == 200, answer.text
 
 
 async def test_chunks_without_a_text_cannot_be_embedded_anew(

@@ -3,14 +3,15 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
 
 from indexd.app import create_app
+from indexd.db import Database
 from indexd.settings import Settings
-from tests.conftest import Client, document
+from tests.conftest import Client, document, service_of
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
 SEMANTIC = "semantic: {min_score: 0.6, min_age_seconds: 86400, min_exposures: 3, min_days: 2}"
@@ -33,10 +34,11 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def notes(settings: Settings, tmp_path: Path, clock: Clock) -> AsyncIterator[Client]:
-    """`notes` may hold three documents and has a semantic policy; `plain` has none."""
+    """`notes` may hold three documents, `wide` any number; `plain` has no semantic policy."""
     file = tmp_path / "policies.yaml"
     file.write_text(
-        f"namespaces: {{notes: {{max_items: 3, purge_strategy: lowest_score, {SEMANTIC}}}}}"
+        f"namespaces: {{notes: {{max_items: 3, purge_strategy: lowest_score, {SEMANTIC}}},"
+        f" wide: {{{SEMANTIC}}}}}"
     )
     changed = Settings(
         database_url=settings.database_url,
@@ -51,8 +53,7 @@ async def notes(settings: Settings, tmp_path: Path, clock: Clock) -> AsyncIterat
 
 
 async def flush(client: Client) -> None:
-    provided: Any = client.app.dependencies["service"]
-    service = provided.dependency()
+    service = service_of(client.app)
     await client.within(service.exposures.flush(service.database, service.now()))
 
 
@@ -220,13 +221,66 @@ async def test_without_a_semantic_policy_nothing_is_recorded(notes: Client, url:
 
 
 async def test_what_does_not_fit_into_memory_is_counted(notes: Client) -> None:
-    vectors = [[1.0, n / 100] for n in range(60)]
-    await put(notes, "first", 1, 0, namespace="plain")
-    for n, vector in enumerate(vectors):
-        await put(notes, f"d{n:02}", *vector, namespace="plain")
-    await search(notes, 1, 0, k=61, namespace="plain")
+    await fill(notes, "wide")
+    await search(notes, 1, 0, k=61, namespace="wide")
     metrics = (await notes.get("/metrics")).text
     assert "index_exposures_dropped_total 11.0" in metrics
+
+
+async def fill(client: Client, namespace: str) -> None:
+    """61 documents, 11 more than exposures are held."""
+    for n in range(61):
+        await put(client, f"d{n:02}", 1.0, n / 100, namespace=namespace)
+
+
+class Counting:
+    """The application's database; counts the transactions that write."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.writes = 0
+
+    async def write(self, work: Any) -> Any:
+        self.writes += 1
+        return await self._database.write(work)
+
+
+async def writes_of_flush(client: Client) -> int:
+    service = service_of(client.app)
+    counting = Counting(service.database)
+    await client.within(service.exposures.flush(cast(Database, counting), service.now()))
+    return counting.writes
+
+
+async def test_searches_of_which_nothing_counts_cost_no_transaction(notes: Client) -> None:
+    await put(notes, "a", 1, 0, namespace="plain")
+    for namespace in ("plain", "wide", *(f"made up {n}" for n in range(60))):
+        await search(notes, 1, 0, namespace=namespace)
+    assert await writes_of_flush(notes) == 0
+
+
+async def test_a_flush_is_one_transaction_per_namespace_that_counts(notes: Client) -> None:
+    for namespace in ("notes", "wide", "plain"):
+        await put(notes, "a", 1, 0, namespace=namespace)
+        await put(notes, "b", 0, 1, namespace=namespace)
+        for _ in range(2):
+            await search(notes, 1, 0, namespace=namespace)
+    assert await writes_of_flush(notes) == 2
+    assert await writes_of_flush(notes) == 0
+
+
+async def test_hits_that_nobody_counts_do_not_crowd_out_those_that_count(
+    notes: Client, url: str
+) -> None:
+    await fill(notes, "plain")
+    await put(notes, "a", 1, 0)
+    await search(notes, 1, 0, k=61, namespace="plain")
+    await search(notes, 1, 0)
+    await flush(notes)
+    assert "index_exposures_dropped_total 0.0" in (await notes.get("/metrics")).text
+    with psycopg.connect(url) as admin:
+        counted = admin.execute("SELECT namespace, doc_id FROM indexd.relevance").fetchall()
+    assert counted == [("notes", "a")]
 
 
 async def test_a_document_that_left_takes_its_relevance_along(

@@ -163,7 +163,7 @@ def search_through_deletion(url: str, vectors: NDArray[Any], *, rebuild: bool) -
 def dead(admin: psycopg.Connection) -> int:
     """Removed chunks that the index still holds."""
     [found] = admin.execute(
-        "SELECT sum(chunks_removed - index_built_at) FROM indexd.namespaces"
+        "SELECT sum(chunks_removed - chunks_removed_at_build) FROM indexd.namespaces"
     ).fetchone() or (0,)
     return int(found)
 

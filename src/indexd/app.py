@@ -72,7 +72,7 @@ def create_app(
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
             database,
-            beside(partial(keeper.keep, url, settings, metrics.index_builds.inc)),
+            beside(partial(keeper.keep, url, settings, metrics.index_builds.inc, now)),
             beside(keyring.follow) if keyring else nullcontext(),
             embedder or nullcontext(),
             beside(partial(pulse.beat, service)),

@@ -25,6 +25,7 @@
     └── Unavailable               503 unavailable            (with Retry-After)
         ├── Overloaded            503 overloaded
         ├── DatabaseUnavailable   503 database_unavailable
+        ├── WritesPaused          503 writes_paused
         └── EmbedderUnavailable   503 embedder_unavailable
             └── EmbedderRefused   503 embedder_unavailable
 
@@ -215,6 +216,12 @@ class DatabaseUnavailable(Unavailable):
     """The database cannot be reached; try again shortly."""
 
     code = "database_unavailable"
+
+
+class WritesPaused(Unavailable):
+    """The namespace takes no writes for the moment; try again shortly."""
+
+    code = "writes_paused"
 
 
 class EmbedderUnavailable(Unavailable):

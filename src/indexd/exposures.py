@@ -1,4 +1,8 @@
-"""What searches found, remembered in memory and written in the background, never in a request."""
+"""What searches found, remembered in memory and written in the background, never in a request.
+
+Only searches of namespaces whose policy has a `semantic:` section are noted here: elsewhere
+nothing is made of an exposure.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -30,19 +34,26 @@ class Exposures:
 
     def note(self, namespace: str, hits: Iterable[Hit]) -> None:
         """Each document once per search, by its best chunk: hits come best first."""
-        space = self._seen.setdefault(namespace, {})
-        for doc_id, cosine in {hit.doc_id: hit.similarity for hit in reversed([*hits])}.items():
-            known = space.get(doc_id)
+        best = {hit.doc_id: hit.similarity for hit in reversed([*hits])}
+        documents = self._seen.get(namespace, {})
+        for doc_id, cosine in best.items():
+            known = documents.get(doc_id)
             if known is None:
                 if self._held >= self._limit:
                     self._metrics.exposures_dropped.inc()
                     continue
                 self._held += 1
                 known = Exposure(doc_id, 0, 0, 0.0, PRIOR)
-            space[doc_id] = known.seen(cosine)
+            documents[doc_id] = known.seen(cosine)
+        # A namespace is held only with documents, so `limit` bounds the namespaces as well.
+        if documents:
+            self._seen[namespace] = documents
 
     async def flush(self, database: Database, at: datetime) -> None:
-        """Write all that is held; where the database fails it is dropped, and counted."""
+        """Write all that is held, in one transaction per namespace; none where nothing is held.
+
+        Where the database fails, exposures are dropped and counted.
+        """
         seen, self._seen, self._held = self._seen, {}, 0
         for namespace, documents in seen.items():
             exposures = list(documents.values())
@@ -59,7 +70,7 @@ class Exposures:
     async def flushed(
         self, database: Database, now: Callable[[], datetime], interval: float
     ) -> AsyncIterator[None]:
-        """Write every so many seconds as long as this lasts, and at the end."""
+        """Flush every `interval` seconds while this context is open, and once when it closes."""
 
         async def repeat() -> None:
             while True:
@@ -76,7 +87,7 @@ class Exposures:
 async def _record(
     connection: Connection, namespace: str, seen: list[Exposure], at: datetime
 ) -> int:
-    """How many were written: only where the policy makes something of it."""
+    """How many were written; 0 where the policy lost its `semantic:` section since the search."""
     semantic = (await policies.of(connection, namespace)).semantic
     if semantic is None:
         return 0

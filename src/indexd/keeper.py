@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from indexd.db import Connection
 from indexd.settings import Settings
-from indexd.store import indexes
+from indexd.store import indexes, plans
 from indexd.store.indexes import Rules
 from indexd.store.search import age_histogram as ages
 from indexd.urls import libpq_url
@@ -37,13 +37,22 @@ def rules(settings: Settings) -> Rules:
     )
 
 
-async def keep(url: str, settings: Settings, built: Callable[[], None] = lambda: None) -> None:
-    """Keep the indexes, round after round, for ever; a build may be cut off at any time."""
+async def keep(
+    url: str,
+    settings: Settings,
+    built: Callable[[], None] = lambda: None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> None:
+    """Keep the indexes, round after round, for ever; a build may be cut off at any time.
+
+    Each round first deletes the plans that expired, for a build may take long.
+    """
     while True:
         try:
             async with connected(url) as connection:
                 while True:
                     async with lock(connection, settings.keeper_interval_seconds):
+                        await plans.drop_expired(connection, at=now())
                         await keep_once(connection, rules(settings), built)
                     await asyncio.sleep(settings.keeper_interval_seconds)
         except psycopg.Error as error:

@@ -1,4 +1,4 @@
-"""What /metrics answers. Names are those of CONTRACT.md; counters move after a commit.
+"""What /metrics answers. Dashboards and alerts rely on the names; counters move after a commit.
 
 With several worker processes the library keeps every value in a file per process, in the folder
 PROMETHEUS_MULTIPROC_DIR, which `indexd serve --workers` makes before it starts them; whichever

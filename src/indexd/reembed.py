@@ -1,10 +1,13 @@
 """A namespace from one embedding model to another, while it is searched and written to.
 
 What is made is kept in the database batch by batch, so a run that ends early is taken up by the
-next one. The vectors in use change in one transaction, at the end.
+next one. The vectors in use change in one transaction, at the end. The embedder is never asked
+while a transaction is open.
 """
 
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import structlog
@@ -17,13 +20,22 @@ from indexd.errors import EmbedderUnavailable
 from indexd.settings import Settings
 from indexd.store import indexes
 from indexd.store import reembed as store
-from indexd.store.binding import shut_out_writers
+from indexd.store.binding import pause, shut_out_writers
 from indexd.store.reembed import Extent, Text
 
 log = structlog.get_logger()
 
 BATCHES = 4
 """So many batches of the embedder per lane are fetched and kept together."""
+
+PATIENCE_SECONDS = 30.0
+"""How long to look for a moment without a write before writers are refused."""
+
+PAUSE_SECONDS = 60.0
+"""The longest that writers are refused at once, also where this program is killed meanwhile."""
+
+PAUSES = 3
+"""How many pauses are tried before giving up."""
 
 Show = Callable[[int, int], None]
 """Told how many texts have their vector, of how many."""
@@ -63,9 +75,7 @@ async def run(
     # the namespace, which is slower and as right.
     async with keeper.lock(connection, 0.2):
         await _drop_indexes(connection, namespace)
-        while (chunks := await task.cut_over(settings.embedder_batch_size)) is None:
-            async for _ in task.embed_missing(_pass_size(settings)):
-                pass
+        chunks = await task.cut_over(_pass_size(settings))
         await keeper.keep_once(connection, keeper.rules(settings))
     return Outcome(chunks, contact)
 
@@ -107,21 +117,49 @@ class _Task(msgspec.Struct, frozen=True):
         await store.keep(self.connection, self.namespace, self.contact.model, vectors)
         return len(vectors)
 
-    async def cut_over(self, last: int) -> int | None:
-        """Put all in place; None if that has to be tried again.
+    async def cut_over(self, size: int) -> int:
+        """Put all vectors in place, in a transaction that finds them all made; how many.
 
-        Writers are shut out from the first statement on. The few texts that they wrote since the
-        last pass, no more than `last`, are embedded while they wait: else a namespace that is
-        always written to would never be done.
+        Where a write came between the last pass and the transaction, another pass makes up for it.
+        A namespace with more writes than that would never be done, so after PATIENCE_SECONDS its
+        writers are refused for the length of a pass.
         """
+        patient_until = time.monotonic() + PATIENCE_SECONDS
+        while (chunks := await self._put_in_place()) is None:
+            if time.monotonic() >= patient_until:
+                return await self._cut_over_paused(size)
+            await self._make_up(size)
+        return chunks
+
+    async def _cut_over_paused(self, size: int) -> int:
+        """Raises EmbedderUnavailable where a pass takes longer than a pause may."""
+        try:
+            for _ in range(PAUSES):
+                until = datetime.now(UTC) + timedelta(seconds=PAUSE_SECONDS)
+                await pause(self.connection, self.namespace, until=until)
+                log.info("paused writes", namespace=self.namespace, seconds=PAUSE_SECONDS)
+                await self._make_up(size)
+                if (chunks := await self._put_in_place()) is not None:
+                    return chunks
+        finally:
+            await pause(self.connection, self.namespace, until=None)
+        raise EmbedderUnavailable(
+            f"the texts that are written to {self.namespace!r} meanwhile take the embedder longer "
+            f"than {PAUSE_SECONDS:.0f} seconds: run this again when less is written; what was made "
+            "is kept"
+        )
+
+    async def _make_up(self, size: int) -> None:
+        async for _ in self.embed_missing(size):
+            pass
+
+    async def _put_in_place(self) -> int | None:
+        """Change the vectors with writers shut out; None, and nothing done, if one is missing."""
         try:
             async with self.connection.transaction():
                 await shut_out_writers(self.connection, self.namespace)
-                texts = await store.missing(self.connection, self.namespace, ("", -1), last + 1)
-                if len(texts) > last:
+                if await store.missing(self.connection, self.namespace, ("", -1), 1):
                     return None
-                if texts:
-                    await self._embed(texts)
                 return await store.put_in_place(
                     self.connection, self.namespace, self.contact.model, self.contact.dimension
                 )

@@ -64,8 +64,8 @@ namespaces = Table(
         BigInteger,
         nullable=False,
         server_default=text("0"),
-        comment="chunks_removed when the HNSW index was last built; what was removed since, its "
-        "graph still holds",
+        comment="Deprecated, for programs of the release before: chunks_removed_at_build under its "
+        "old name. The next release drops it.",
     ),
     Column(
         "embedding_model",
@@ -76,6 +76,20 @@ namespaces = Table(
         "embedding_revision",
         Text,
         comment="Which weights of embedding_model; NULL where that is not known",
+    ),
+    Column(
+        "chunks_removed_at_build",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="Number of chunks: chunks_removed when the HNSW index was last built; what was "
+        "removed since, its graph still holds",
+    ),
+    Column(
+        "writes_paused_until",
+        DateTime(timezone=True),
+        comment="Upserts are refused (503) before this time, while `indexd reembed` embeds the "
+        "texts that were written last; NULL or past: not paused",
     ),
     PrimaryKeyConstraint("namespace", name="pk_namespaces"),
     CheckConstraint(

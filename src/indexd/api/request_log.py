@@ -12,7 +12,7 @@ from indexd.metrics import Metrics
 log = structlog.get_logger()
 
 EVENTS = {"/index/upsert": "received upsert"}
-"""Lines that the seeds name; all others are a "request"."""
+"""Log messages of single routes, by path; the message of all other routes is "request"."""
 
 
 class RequestLog(ASGIMiddleware):

@@ -1,4 +1,7 @@
-"""The wire: requests as clients send them, answers as they get them (CONTRACT.md)."""
+"""The wire: requests as clients send them, answers as they get them.
+
+/schema/openapi.json describes them all; README.md shows an example of each kind.
+"""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self

@@ -19,7 +19,7 @@ from indexd.errors import ConfigurationError, EmbedderUnavailable
 from indexd.metrics import Metrics
 from indexd.service import now
 from indexd.settings import Settings
-from indexd.store import indexes, keys
+from indexd.store import indexes, keys, orphans
 
 CLOCKS_APART = timedelta(seconds=2)
 """Decay and expiry go by this program's clock, so two servers should agree."""
@@ -32,19 +32,27 @@ BESIDE_THE_POOL = 4
 
 
 @click.command()
+@click.option(
+    "--mend",
+    is_flag=True,
+    help="Delete rows without a document or an event, and count namespaces anew.",
+)
 @database_options
-def doctor(database_url: str | None, data_dir: str | None) -> None:
-    """Check versions, settings, embedder, database, clock, indexes, disk; exit 1 if one is ill."""
+def doctor(database_url: str | None, data_dir: str | None, mend: bool) -> None:
+    """Check versions, settings, embedder, database, clock, indexes, orphaned rows, disk.
+
+    Exit 1 if one is ill. Nothing is changed, unless with --mend.
+    """
     settings = load(database_url=database_url, data_dir=data_dir)
     well = True
-    for check in _look(settings):
+    for check in _look(settings, mend=mend):
         click.echo(str(check))
         well = well and check.ok
     if not well:
         sys.exit(1)
 
 
-def _look(settings: Settings) -> list[Check]:
+def _look(settings: Settings, *, mend: bool) -> list[Check]:
     found = [
         Check("program", True, f"indexd {__version__} on Python {platform.python_version()}"),
         *_settings(settings),
@@ -52,7 +60,7 @@ def _look(settings: Settings) -> list[Check]:
     ]
     try:
         with running_database(settings) as url:
-            found += asyncio.run(_database(url, settings))
+            found += asyncio.run(_database(url, settings, mend=mend))
     except (psycopg.OperationalError, ConfigurationError) as error:
         found.append(Check("database", False, str(error).splitlines()[0]))
     return found
@@ -114,11 +122,12 @@ async def _embedder(settings: Settings) -> Check:
         return Check("embedder", False, error.message)
 
 
-async def _database(url: str, settings: Settings) -> list[Check]:
+async def _database(url: str, settings: Settings, *, mend: bool) -> list[Check]:
     async with keeper.connected(url) as connection:
         found = db.checks(await db.versions(connection))
         if all(check.ok for check in found):
             found += [check async for check in _inside(connection, settings)]
+            found.append(await _orphans(connection, mend=mend))
         return found
 
 
@@ -144,6 +153,15 @@ async def _inside(connection: Connection, settings: Settings) -> AsyncIterator[C
     yield await _indexes(connection, settings)
     if settings.authenticates or settings.admin_key_file is not None:
         yield await _keys(connection, settings)
+
+
+async def _orphans(connection: Connection, *, mend: bool) -> Check:
+    found = await (orphans.mend(connection) if mend else orphans.find(connection))
+    if not found:
+        return Check("orphans", True, "every row has its document, every count is right")
+    if mend:
+        return Check("orphans", True, str(found), "mended")
+    return Check("orphans", False, f"{found}: run `indexd doctor --mend`")
 
 
 async def _keys(connection: Connection, settings: Settings) -> Check:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from indexd.db import Connection
+from indexd.errors import WritesPaused
 from indexd.store.documents import Document
 from indexd.vectors import Model
 
@@ -42,6 +43,9 @@ IS_BOUND = """(
                )"""
 """A namespace may be written to under a Binding; one without documents must have that very one."""
 
+IS_OPEN = "(writes_paused_until IS NULL OR writes_paused_until <= %(at)s)"
+"""No pause holds writers off."""
+
 
 async def bind(
     connection: Connection, namespace: str, binding: Binding, *, at: datetime
@@ -49,7 +53,7 @@ async def bind(
     """What the namespace is bound to.
 
     One that is new or empty takes what is asked for, and one whose model nobody named yet takes
-    the model.
+    the model. Raises WritesPaused.
     """
     parameters = {"namespace": namespace, "at": at, **binding.parameters}
     cursor = await connection.execute(
@@ -65,14 +69,20 @@ async def bind(
     if cursor.rowcount:
         return binding
     cursor = await connection.execute(
-        """
-        SELECT dimension, embedding_model, embedding_revision, documents
+        f"""
+        SELECT dimension, embedding_model, embedding_revision, documents, {IS_OPEN}
           FROM indexd.namespaces
          WHERE namespace = %(namespace)s
         """,
         parameters,
     )
-    dimension, name, revision, documents = await cursor.fetchone() or (0, None, None, 0)
+    row = await cursor.fetchone() or (0, None, None, 0, True)
+    dimension, name, revision, documents, is_open = row
+    if not is_open:
+        raise WritesPaused(
+            f"namespace {namespace!r} takes no writes while its vectors are made anew; "
+            "try again shortly"
+        )
     found = Binding(dimension, Model.named(name, revision))
     agrees = found.model is None or found.model.agrees_with(binding.model)
     if documents and not (found.dimension == binding.dimension and agrees):
@@ -113,6 +123,23 @@ async def shut_out_writers(connection: Connection, namespace: str) -> None:
         "SELECT FROM indexd.namespaces WHERE namespace = %(namespace)s FOR UPDATE",
         {"namespace": namespace},
     )
+
+
+async def pause(connection: Connection, namespace: str, *, until: datetime | None) -> None:
+    """Refuse upserts before `until`; None ends a pause.
+
+    Once this is committed, no upsert is under way that began before.
+    """
+    async with connection.transaction():
+        await shut_out_writers(connection, namespace)
+        await connection.execute(
+            """
+            UPDATE indexd.namespaces
+               SET writes_paused_until = %(until)s
+             WHERE namespace = %(namespace)s
+            """,
+            {"namespace": namespace, "until": until},
+        )
 
 
 async def bound(connection: Connection, namespaces: Sequence[str]) -> dict[str, Binding]:

@@ -16,7 +16,7 @@ def missing(namespace: str, doc_id: str) -> NotFound:
 
 
 class SourceRef(msgspec.Struct, frozen=True):
-    """Where a document came from (seeds: SourceRef)."""
+    """Where a document came from, as the client says: `source_ref` of an upsert."""
 
     origin: str
     id: str

@@ -139,7 +139,7 @@ async def look(connection: Connection) -> list[Namespace]:
     indexes = [Index(*row) for row in await cursor.fetchall()]
     cursor = await connection.execute("""
         SELECT namespace, dimension, chunks, index_mode, chunks_removed,
-               chunks_removed - index_built_at
+               chunks_removed - greatest(chunks_removed_at_build, index_built_at)
           FROM indexd.namespaces
          ORDER BY namespace
     """)
@@ -190,11 +190,16 @@ async def rebuild(connection: Connection, namespace: Namespace) -> None:
 
 
 async def note_built(connection: Connection, namespace: Namespace) -> None:
-    """Its index holds nothing that was removed before `namespace` was looked at."""
+    """Its index holds nothing that was removed before `namespace` was looked at.
+
+    index_built_at is the same number for programs of the release before; `look` takes the greater
+    one, which is the later one.
+    """
     await connection.execute(
         """
         UPDATE indexd.namespaces
-           SET index_built_at = %(removed)s
+           SET chunks_removed_at_build = %(removed)s,
+               index_built_at          = %(removed)s
          WHERE namespace = %(namespace)s
         """,
         {"namespace": namespace.name, "removed": namespace.removed},

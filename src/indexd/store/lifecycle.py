@@ -7,8 +7,9 @@ import msgspec
 
 from indexd.db import Connection
 from indexd.policy import Policy
-from indexd.store import policies, retention
+from indexd.store import policies, purge_rank
 from indexd.store.documents import SourceRef, missing
+from indexd.store.purge_rank import Place
 from indexd.store.relevance import PRIOR
 from indexd.store.retention import Reason
 from indexd.store.span import after
@@ -135,7 +136,9 @@ async def lifecycle(
     if row is None:
         raise missing(namespace, doc_id)
     ingested_at, age, half_life, decay, relevance, irrelevant_since, documents = row
-    rank = await retention.rank(connection, namespace, policy, doc_id, documents=documents, at=at)
+    place = await purge_rank.place(
+        connection, namespace, policy, doc_id, documents=documents, at=at
+    )
     return Lifecycle(
         doc_id=doc_id,
         namespace=namespace,
@@ -145,28 +148,17 @@ async def lifecycle(
         decay_factor=decay,
         relevance=relevance if policy.semantic else 1.0,
         irrelevant_since=irrelevant_since,
-        purge_rank=rank,
-        would_be_forgotten=await _removal(
-            connection, namespace, policy, doc_id, ingested_at, documents=documents, at=at
-        ),
+        purge_rank=place.rank,
+        would_be_forgotten=_removal(policy, place, ingested_at, at=at),
     )
 
 
-async def _removal(
-    connection: Connection,
-    namespace: str,
-    policy: Policy,
-    doc_id: str,
-    ingested_at: datetime,
-    *,
-    documents: int,
-    at: datetime,
+def _removal(
+    policy: Policy, place: Place, ingested_at: datetime, *, at: datetime
 ) -> Removal | None:
     """What the next upsert would do to it, else when its age will."""
-    verdict = await retention.condemned(connection, namespace, policy, documents=documents, at=at)
-    reason = next((one.reason for one in verdict.documents if one.doc_id == doc_id), None)
-    if reason in ("semantic", "retention"):
-        return Removal(reason, at)
+    if place.reason is not None:
+        return Removal(place.reason, at)
     if policy.max_age_seconds is None:
         return None
     expires = after(ingested_at, policy.max_age_seconds)

@@ -92,7 +92,7 @@ async def condemned(
     listed: int | None = None,
 ) -> Verdict:
     """What the policy takes from a namespace of so many documents, in the order of removal."""
-    values = _values(namespace, policy, at) | {"protected": list(protected), "listed": listed}
+    values = values_of(namespace, policy, at) | {"protected": list(protected), "listed": listed}
     found = Verdict(0, [])
     if policy.max_age_seconds is not None:
         found = await _verdict(connection, namespace, _EXPIRED, values)
@@ -105,7 +105,7 @@ async def condemned(
     return found
 
 
-def _values(namespace: str, policy: Policy, at: datetime) -> dict[str, Any]:
+def values_of(namespace: str, policy: Policy, at: datetime) -> dict[str, Any]:
     expires_before = None
     if policy.max_age_seconds is not None:
         expires_before = before(at, policy.max_age_seconds)
@@ -135,14 +135,15 @@ async def _verdict(
     )
 
 
-_DECAY = "indexd.decay(ingested_at, coalesce(half_life_seconds, %(half_life)s::float8), %(at)s)"
-_SCORE = """indexd.score(
+DECAY = "indexd.decay(ingested_at, coalesce(half_life_seconds, %(half_life)s::float8), %(at)s)"
+SCORE = """indexd.score(
                        coalesce(smoothed_score, %(prior)s), ingested_at,
                        coalesce(half_life_seconds, %(half_life)s::float8), %(at)s
                    )"""
+"""The score by which documents leave, where the policy has a `semantic:` section."""
 
 _EXPIRED = f"""
-    SELECT doc_id, ingested_at, 'ttl', {_DECAY}, count(*) OVER ()
+    SELECT doc_id, ingested_at, 'ttl', {DECAY}, count(*) OVER ()
       FROM indexd.documents
      WHERE namespace = %(namespace)s
        AND ingested_at < %(expires_before)s
@@ -191,7 +192,7 @@ def _ranked(policy: Policy) -> str:
     if policy.purge_strategy == "oldest":
         return f"""
             ranked AS (
-                SELECT doc_id, ingested_at, {_DECAY} AS score, 'retention' AS reason
+                SELECT doc_id, ingested_at, {DECAY} AS score, 'retention' AS reason
                   FROM indexd.documents
                  WHERE namespace = %(namespace)s
                    AND {_EVICTABLE}
@@ -212,8 +213,7 @@ _HEAD = f"""
      LIMIT %(excess)s
 """
 
-# Among documents of one half-life, the oldest decayed most: the heads of these lists suffice.
-_BY_DECAY = f"""
+HALF_LIVES = f"""
     half_lives (half_life_seconds, place) AS (
         (
             SELECT half_life_seconds, 1
@@ -236,7 +236,13 @@ _BY_DECAY = f"""
           FROM half_lives
          WHERE half_life_seconds IS NOT NULL
            AND place <= {MANY_HALF_LIVES}
-    ),
+    )
+"""
+"""A CTE: the half-lives of the namespace's documents, each found by one step in an index."""
+
+# Among documents of one half-life, the oldest decayed most: the heads of these lists suffice.
+_BY_DECAY = f"""
+    {HALF_LIVES},
     heads AS (
         ({_HEAD.format("IS NULL")})
         UNION ALL
@@ -253,7 +259,7 @@ _BY_DECAY = f"""
            AND (SELECT max(place) FROM half_lives) > {MANY_HALF_LIVES}
     ),
     ranked AS (
-        SELECT doc_id, ingested_at, {_DECAY} AS score, 'retention' AS reason
+        SELECT doc_id, ingested_at, {DECAY} AS score, 'retention' AS reason
           FROM heads
     )
 """
@@ -262,7 +268,7 @@ _BY_RELEVANCE = f"""
     ranked AS (
         SELECT doc_id,
                ingested_at,
-               {_SCORE} AS score,
+               {SCORE} AS score,
                CASE WHEN irrelevant_since IS NULL THEN 'retention' ELSE 'semantic' END AS reason
           FROM indexd.documents
           LEFT JOIN (
@@ -275,33 +281,3 @@ _BY_RELEVANCE = f"""
            AND {_EVICTABLE}
     )
 """
-
-
-async def rank(
-    connection: Connection,
-    namespace: str,
-    policy: Policy,
-    doc_id: str,
-    *,
-    documents: int,
-    at: datetime,
-) -> int | None:
-    """The document's place in the purge order, 1 is next; None where nothing is ever purged.
-
-    Of all documents, whatever their grace.
-    """
-    if policy.max_items is None:
-        return None
-    order = purge_order(policy)
-    cursor = await connection.execute(
-        f"""
-        WITH RECURSIVE {_ranked(policy)}
-        SELECT place
-          FROM (SELECT doc_id, row_number() OVER (ORDER BY {order}) AS place FROM ranked) AS placed
-         WHERE doc_id = %(doc_id)s
-        """,
-        _values(namespace, policy, at)
-        | {"expires_before": None, "graced_after": LAST, "excess": documents, "doc_id": doc_id},
-    )
-    row = await cursor.fetchone()
-    return row[0] if row else None

@@ -85,7 +85,7 @@ async def _upsert_into(
     binding = bindings[0]
     while True:
         fitting = [version for version in members if binding.takes(version.document)]
-        space = await versions.claim(connection, namespace, binding, fitting)
+        space = await versions.claim(connection, namespace, binding, fitting, at=at)
         if space is not None:
             break
         binding = await bind(connection, namespace, binding, at=at)
@@ -135,14 +135,17 @@ async def _write(
     if not changed:
         return [], replaced
     again = [v for v in changed if v.doc_id in replaced]
+    new = [v.doc_id for v in changed if v.doc_id not in replaced]
     if again:
         await versions.make_room(connection, namespace, again)
+    orphans = await versions.clear_orphans(connection, namespace, new) if new else {}
     await versions.write_chunks(connection, namespace, changed)
-    removed = sum(replaced[v.doc_id].chunk_count for v in again)
+    removed = sum(replaced[v.doc_id].chunk_count for v in again) + sum(orphans.values())
     await versions.grow(
         connection,
         namespace,
-        documents=len(changed) - len(again),
+        # A document whose row was deleted by hand is counted still.
+        documents=len(new) - len(orphans),
         chunks=sum(len(v.document.chunks) for v in changed) - removed,
         replaced=removed,
     )

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from indexd.db import Connection
 from indexd.policy import Policy
 from indexd.store import policies
-from indexd.store.binding import IS_BOUND, Binding
+from indexd.store.binding import IS_BOUND, IS_OPEN, Binding
 from indexd.store.documents import Document, SourceRef
 
 
@@ -52,13 +52,19 @@ class Space(msgspec.Struct, frozen=True):
 
 
 async def claim(
-    connection: Connection, namespace: str, binding: Binding, versions: Sequence[Version]
+    connection: Connection,
+    namespace: str,
+    binding: Binding,
+    versions: Sequence[Version],
+    *,
+    at: datetime,
 ) -> Space | None:
     """Hold the namespace as it is bound until the end of the transaction, and see what it has.
 
-    None, and nothing held, where there is no such namespace or it is bound otherwise. Writers
-    share the lock; FOR KEY SHARE lets the others' counts through, and only a change of the binding
-    shuts them all out. Where documents are counted (max_items), writers come one by one.
+    None, and nothing held, where there is no such namespace, it is bound otherwise, or its writes
+    are paused. Writers share the lock; FOR KEY SHARE lets the others' counts through, and only a
+    change of the binding shuts them all out. Where documents are counted (max_items), writers come
+    one by one.
     """
     cursor = await connection.execute(
         f"""
@@ -70,6 +76,7 @@ async def claim(
               FROM indexd.namespaces
              WHERE namespace = %(namespace)s
                AND {IS_BOUND}
+               AND {IS_OPEN}
                AND EXISTS (SELECT FROM policy WHERE max_items IS NOT NULL)
                FOR NO KEY UPDATE
         ),
@@ -78,6 +85,7 @@ async def claim(
               FROM indexd.namespaces
              WHERE namespace = %(namespace)s
                AND {IS_BOUND}
+               AND {IS_OPEN}
                AND NOT EXISTS (SELECT FROM policy WHERE max_items IS NOT NULL)
                FOR KEY SHARE
         )
@@ -94,6 +102,7 @@ async def claim(
             "namespace": namespace,
             **binding.parameters,
             "doc_ids": [version.doc_id for version in versions],
+            "at": at,
         },
     )
     rows = await cursor.fetchall()
@@ -202,6 +211,35 @@ async def _insert(connection: Connection, namespace: str, versions: Sequence[Ver
     return {doc_id for (doc_id,) in await cursor.fetchall()}
 
 
+async def clear_orphans(
+    connection: Connection, namespace: str, doc_ids: Sequence[str]
+) -> dict[str, int]:
+    """Delete what is there of documents that were just inserted: how many chunks, by doc_id.
+
+    Such chunks and relevance are orphans: someone deleted the document's row by hand.
+    """
+    cursor = await connection.execute(
+        """
+        WITH orphaned_relevance AS (
+            DELETE FROM indexd.relevance
+             WHERE namespace = %(namespace)s
+               AND doc_id = ANY(%(doc_ids)s)
+        ),
+        orphaned_chunks AS (
+            DELETE FROM indexd.chunks
+             WHERE namespace = %(namespace)s
+               AND doc_id = ANY(%(doc_ids)s)
+            RETURNING doc_id
+        )
+        SELECT doc_id, count(*)
+          FROM orphaned_chunks
+         GROUP BY doc_id
+        """,
+        {"namespace": namespace, "doc_ids": list(doc_ids)},
+    )
+    return dict(await cursor.fetchall())
+
+
 async def make_room(connection: Connection, namespace: str, versions: Sequence[Version]) -> None:
     """Give documents that are there their new content, but for the chunks: none are left."""
     parameters = _arrays(namespace, versions)
@@ -271,7 +309,12 @@ def is_small(version: Version) -> bool:
 
 
 async def insert_whole(connection: Connection, version: Version) -> bool:
-    """A new document with few chunks, and its counts, in one statement; False if it is not new."""
+    """A new document with few chunks, and its counts, in one statement; False if it is not new.
+
+    Chunks and relevance of its id are orphans then: someone deleted the document's row by hand.
+    They go first, which the chunks that are inserted wait for, and the counts have the document
+    already.
+    """
     document = version.document
     ref = document.source_ref
     rows = list(_chunk_rows(document.namespace, version))
@@ -284,23 +327,43 @@ async def insert_whole(connection: Connection, version: Version) -> bool:
             ON CONFLICT (namespace, doc_id) DO NOTHING
             RETURNING doc_id
         ),
+        orphaned_relevance AS (
+            DELETE FROM indexd.relevance
+             WHERE namespace = %s
+               AND doc_id = %s
+               AND EXISTS (SELECT 1 FROM document)
+        ),
+        orphaned_chunks AS (
+            DELETE FROM indexd.chunks
+             WHERE namespace = %s
+               AND doc_id = %s
+               AND EXISTS (SELECT 1 FROM document)
+            RETURNING doc_id
+        ),
+        orphans AS MATERIALIZED (
+            SELECT count(*) AS chunks FROM orphaned_chunks
+        ),
         chunks AS (
             INSERT INTO indexd.chunks ({_COLUMN_LIST})
             SELECT sent.*
               FROM (VALUES {values}) AS sent
-             WHERE EXISTS (SELECT FROM document)
+             WHERE EXISTS (SELECT 1 FROM document)
+               AND (SELECT chunks FROM orphans) >= 0
         )
         UPDATE indexd.namespaces
-           SET documents = documents + 1,
-               chunks    = chunks    + %s
+           SET documents      = documents + CASE WHEN orphans.chunks > 0 THEN 0 ELSE 1 END,
+               chunks         = namespaces.chunks + %s - orphans.chunks,
+               chunks_removed = chunks_removed + orphans.chunks
+          FROM orphans
          WHERE namespace = %s
-           AND EXISTS (SELECT FROM document)
+           AND EXISTS (SELECT 1 FROM document)
         """,
         [
             *(document.namespace, document.doc_id, version.ingested_at),
             *(document.half_life_seconds, len(rows), version.digest),
             *(msgspec.structs.astuple(ref) if ref else [None] * len(SourceRef.__struct_fields__)),
             Jsonb(document.meta),
+            *(document.namespace, document.doc_id) * 2,
             *[value for row in rows for value in row],
             *(len(rows), document.namespace),
         ],
