@@ -4,7 +4,7 @@ WORKDIR /src
 RUN python -m venv /opt/indexd
 COPY deploy/requirements.lock deploy/requirements.lock
 RUN /opt/indexd/bin/pip install --no-cache-dir --require-hashes -r deploy/requirements.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
 COPY policies policies
 COPY src src

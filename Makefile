@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # Behind a proxy with certificates of its own, uv must trust what the machine trusts.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help serve test check format lock push-index bench sql
+.PHONY: help serve test test-fast check prose docs sql format lock push-index bench
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -18,11 +18,21 @@ serve: $(READY) ## Run the service with its own PostgreSQL
 test: $(READY) ## Run all tests
 	$(VENV)/bin/pytest
 
-check: $(READY) ## Format, lint, types, and who may import whom
+test-fast: $(READY) ## Run the tests that are not marked slow: under a minute
+	$(VENV)/bin/pytest -m "not slow"
+
+check: $(READY) ## Format, lint, types, who may import whom, and prose
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python scripts/prose.py
+
+prose: $(READY) ## List riddling phrases everywhere, also where make check does not look yet
+	$(VENV)/bin/python scripts/prose.py --all
+
+docs: $(READY) ## Write docs/reference from the program
+	$(VENV)/bin/python scripts/reference.py
 
 format: $(READY) ## Format the code and mend what can be mended
 	$(VENV)/bin/ruff format .

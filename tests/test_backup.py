@@ -23,6 +23,8 @@ from indexd.settings import Settings
 from tests import fake_embedders
 from tests.conftest import Client, document
 
+pytestmark = pytest.mark.slow
+
 
 def indexd(url: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

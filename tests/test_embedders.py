@@ -237,6 +237,7 @@ async def bulk(client: Client, *lines: dict[str, Any]) -> Any:
     return response.json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", BROKEN)
 async def test_a_broken_embedder_is_a_503_in_time_that_writes_nothing_and_heals_by_itself(
     client: Client, fake: Fake, sql: Sql, mode: Mode
@@ -290,6 +291,7 @@ async def test_a_failure_that_passes_is_not_noticed(client: Client, fake: Fake) 
     assert 'index_embed_failures_total{cause="status"} 1.0' in (await client.get("/metrics")).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["hang", "refused"])
 async def test_a_dead_embedder_costs_no_timeout_once_the_breaker_is_open(
     client: Client, fake: Fake, mode: Mode

@@ -316,6 +316,7 @@ async def test_a_running_server_deletes_expired_plans(settings: Settings, own_sq
         assert own_sql("SELECT 1 FROM indexd.forget_plans") == []
 
 
+@pytest.mark.slow
 async def test_the_list_is_bounded_and_the_count_is_whole(client: Client, sql: Sql) -> None:
     bodies = [document(f"d{n:04}", [1, 0]) for n in range(1200)]
     for part in (bodies[:600], bodies[600:]):
@@ -384,6 +385,7 @@ async def test_the_audit_is_paged_from_the_newest(client: Client, sql: Sql) -> N
         assert (await client.get("/index/audit", params=params)).status_code == 400
 
 
+@pytest.mark.slow
 async def test_dry_run_and_real_run_agree_on_random_filters(
     own_client: Client, rng: np.random.Generator
 ) -> None:
@@ -427,6 +429,7 @@ async def test_dry_run_and_real_run_agree_on_random_filters(
             await write(int(one["doc_id"][1:]) + 60 * int(one["namespace"][1:]))
 
 
+@pytest.mark.slow
 async def test_forgets_and_upserts_at_once_lose_nothing_and_leave_no_orphan(
     own_client: Client, url: str
 ) -> None:

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 
 from tests.test_serve import external, serving
+
+pytestmark = pytest.mark.slow
 
 __all__ = ["external"]
 

@@ -85,6 +85,7 @@ async def connection(url: str) -> AsyncIterator[Connection]:
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("indexed", [False, True])
 @pytest.mark.parametrize("half_life", [None, DAY, 30 * DAY, 3650 * DAY])
 @pytest.mark.parametrize("tag", [None, "t1"])

@@ -21,6 +21,8 @@ from indexd.store import indexes
 from indexd.store.indexes import Index, Namespace, Rules
 from tests.conftest import Client, command, document
 
+pytestmark = pytest.mark.slow
+
 Admin = psycopg.AsyncConnection[Any]
 
 RULES = Rules(threshold=100, limit=32, worn_share=0.2, m=8, ef_construction=32)

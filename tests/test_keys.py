@@ -15,6 +15,8 @@ from indexd.store import keys as store
 from tests.conftest import document
 from tests.test_serve import external, serving
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["external"]
 
 

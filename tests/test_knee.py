@@ -1,6 +1,7 @@
 """How many requests work at a time in an overload."""
 
 import numpy as np
+import pytest
 
 from indexd.knee import SOLO_SECONDS, ConcurrencyLimit
 
@@ -46,6 +47,7 @@ def usual(kept: list[int]) -> int:
     return max(kept, key=kept.count)
 
 
+@pytest.mark.slow
 def test_about_as_many_as_there_are_cores_are_found_from_above_and_from_below() -> None:
     for cores in (1, 2, 4, 8):
         for first in (1, 16):

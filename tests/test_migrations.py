@@ -35,6 +35,7 @@ def test_a_difference_is_found(url: str, clone: psycopg.Connection[Any]) -> None
         migrate.check(url)
 
 
+@pytest.mark.slow
 async def test_down_to_base_and_up_again_with_data(settings: Settings, url: str) -> None:
     async with Client(create_app(settings)) as client:
         await client.post("/index/upsert", json=document("a", [1, 0], texts=["t"]))
@@ -49,6 +50,7 @@ async def test_down_to_base_and_up_again_with_data(settings: Settings, url: str)
     migrate.check(url)
 
 
+@pytest.mark.slow
 def test_every_migration_can_be_undone_alone(url: str) -> None:
     while True:
         migrate.downgrade(url, "-1")
@@ -62,6 +64,7 @@ def test_every_migration_can_be_undone_alone(url: str) -> None:
     migrate.check(url)
 
 
+@pytest.mark.slow
 def test_two_migrators_at_once_do_the_work_once(url: str) -> None:
     migrate.downgrade(url, "base")
     with ThreadPoolExecutor(4) as pool:

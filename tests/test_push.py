@@ -713,6 +713,7 @@ def test_progress_is_a_bar_on_a_terminal(
     assert "failed: row 2 (b): embedding: is empty" in result.err
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_row_group(tmp_path: Path) -> None:
     vectors = np.random.default_rng(3).random(20_000 * 256, np.float32)
     table = pa.table(

@@ -44,6 +44,7 @@ def settled(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README speaks curl")
 def test_the_shell_blocks_answer_what_is_shown(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)

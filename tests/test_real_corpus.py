@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from tests.conftest import Client
 
+pytestmark = pytest.mark.slow
+
 DIMENSION = 384
 
 

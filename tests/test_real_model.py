@@ -23,7 +23,10 @@ from tests.test_real_corpus import vectors
 CHUNKS, QUERIES, SAME = 500, 20, 18
 
 # What torch and the tokenizer deprecate among themselves is not ours to mend.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 
 @pytest.fixture

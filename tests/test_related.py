@@ -75,6 +75,7 @@ async def test_a_bad_request_is_400(client: Client, body: dict[str, object]) -> 
     assert (await client.post("/index/related", json=body)).status_code == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("indexed", [False, True])
 async def test_a_document_of_many_chunks_does_not_crowd_out_its_relatives(
     client: Client, sql: Sql, rng: np.random.Generator, indexed: bool

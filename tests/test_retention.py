@@ -91,6 +91,7 @@ async def test_the_oldest_leave_when_there_are_too_many(serve: Serve) -> None:
         ] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["oldest", "lowest_score"])
 async def test_documents_of_the_future_count_like_all_others(serve: Serve, strategy: str) -> None:
     async with serve(f"max_items: 3, purge_strategy: {strategy}") as client:
@@ -232,6 +233,7 @@ async def test_many_half_lives_give_the_same_order(
         assert len(heads) == 40
 
 
+@pytest.mark.slow
 async def test_writers_at_once_keep_the_limit(serve: Serve, url: str) -> None:
     async with serve("max_items: 5, purge_strategy: oldest") as client:
 

@@ -70,6 +70,7 @@ async def test_a_result_has_every_field_of_the_contract(client: Client) -> None:
     }
 
 
+@pytest.mark.slow
 async def test_order_and_scores_are_those_of_numpy(
     client: Client, rng: np.random.Generator
 ) -> None:

@@ -21,6 +21,8 @@ from indexd import embedded, migrate
 from indexd.errors import ConfigurationError
 from tests.conftest import document
 
+pytestmark = pytest.mark.slow
+
 
 def free_port() -> int:
     with socket.socket() as probe:

@@ -135,6 +135,7 @@ async def test_a_refused_document_leaves_the_old_one_whole(client: Client, sql: 
     assert sql("SELECT * FROM indexd.chunks ORDER BY ordinal") == before
 
 
+@pytest.mark.slow
 async def test_a_document_of_ten_thousand_chunks(client: Client, sql: Sql, rng: Any) -> None:
     body = document("big", *rng.normal(size=(10_000, 8)))
     assert (await upsert(client, body))["chunks"] == 10_000

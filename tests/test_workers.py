@@ -14,6 +14,8 @@ from tests.processes import workers
 from tests.test_keys import refused_start
 from tests.test_serve import external, serving
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["external"]
 
 
