@@ -25,6 +25,7 @@ from indexd.api import (
     search,
     stats,
 )
+from indexd.api.host_check import HostCheck
 from indexd.api.in_flight import InFlight
 from indexd.api.request_log import RequestLog
 from indexd.background import beside
@@ -83,7 +84,7 @@ def create_app(
         if spans is not None:
             spans[1].shutdown()
 
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             documents.upsert,
             documents.bulk,
@@ -114,7 +115,6 @@ def create_app(
         lifespan=[lifespan],
         middleware=[
             *([tracing.RequestSpans(spans[0])] if spans else []),
-            RequestLog(metrics),
             InFlight(settings.max_requests, admission, metrics),
         ],
         openapi_config=OpenAPIConfig(
@@ -133,3 +133,6 @@ def create_app(
         request_max_body_size=settings.max_body_bytes,
         logging_config=None,
     )
+    # Middleware sees requests that a route takes, and these two are for all others as well.
+    app.asgi_handler = RequestLog(HostCheck(app.asgi_handler, settings.doors), metrics)
+    return app

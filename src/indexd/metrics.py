@@ -36,6 +36,9 @@ OTHER = "_other"
 """The namespaces above the cap, together: a label of unbounded values would sink Prometheus. One
 that is really called so is counted with them."""
 
+UNKNOWN_ROUTE = "unknown"
+"""The label of requests that no route takes: their paths may be anything."""
+
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 

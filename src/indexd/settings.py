@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from indexd import policy, urls
+from indexd import hosts, policy, urls
 from indexd.errors import ConfigurationError
 
 PREFIX = "INDEXD_"
@@ -49,6 +49,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     auth: Annotated[
         Literal["off", "keys"] | None,
         Meta(description="Whether callers need a key; off on a loopback address, else keys"),
+    ] = None
+    allowed_hosts: Annotated[
+        str | None,
+        Meta(description="Names the server may be called by, beside loopback ones; with commas"),
     ] = None
     admin_key_file: Annotated[
         str | None, Meta(description="File that holds an admin key, known from the start on")
@@ -225,6 +229,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             return host == "localhost"
 
     @property
+    def doors(self) -> hosts.Doors:
+        """What requests may call this server. Raises ConfigurationError for a name that is none."""
+        open_on_loopback = self.is_loopback and not self.authenticates
+        host, _ = self.host_and_port
+        return hosts.doors(host, self.allowed_hosts, open_on_loopback=open_on_loopback)
+
+    @property
     def data_path(self) -> Path:
         return Path(self.data_dir).expanduser() if self.data_dir else default_data_path()
 
@@ -278,10 +289,12 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
             given[name] = value
     given |= {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
-        return _with_password(msgspec.convert(given, Settings, strict=False))
+        settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
         raise ConfigurationError(f"{path.rstrip('`') or 'settings'}: {message}") from error
+    hosts.allowed(settings.allowed_hosts)
+    return _with_password(settings)
 
 
 def secret_from(path: str, setting: str) -> str:

@@ -7,8 +7,8 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from indexd.access import OPEN
 from indexd.admission import Admission
 from indexd.api.auth import scope_of
-from indexd.api.problems import encoded
-from indexd.errors import IndexdError, Overloaded
+from indexd.api.refusal import refuse
+from indexd.errors import Overloaded
 from indexd.metrics import Metrics
 
 
@@ -28,30 +28,13 @@ class InFlight(ASGIMiddleware):
             return
         if self._held >= self._most:
             self._metrics.rejected.labels("requests").inc()
-            await _refuse(Overloaded(), send)
+            await refuse(Overloaded(), send)
             return
         if self._admission.refuse_early():
-            await _refuse(Overloaded(), send)
+            await refuse(Overloaded(), send)
             return
         self._held += 1
         try:
             await next_app(scope, receive, send)
         finally:
             self._held -= 1
-
-
-async def _refuse(error: IndexdError, send: Send) -> None:
-    body = encoded(error)
-    headers = {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        **error.headers,
-    }
-    await send(
-        {
-            "type": "http.response.start",
-            "status": error.status,
-            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
-        }
-    )
-    await send({"type": "http.response.body", "body": body, "more_body": False})
