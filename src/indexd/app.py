@@ -26,7 +26,7 @@ from indexd.api import (
     stats,
 )
 from indexd.api.host_check import HostCheck
-from indexd.api.in_flight import InFlight
+from indexd.api.in_flight import InFlight, arrival
 from indexd.api.request_log import RequestLog
 from indexd.background import beside
 from indexd.budget import Budget
@@ -34,6 +34,7 @@ from indexd.db import Database, admission_of
 from indexd.errors import ConfigurationError, DatabaseUnavailable
 from indexd.exposures import Exposures
 from indexd.keyring import Keyring
+from indexd.large_work import LargeWork
 from indexd.metrics import Metrics
 from indexd.service import Service
 from indexd.service import now as clock
@@ -63,7 +64,8 @@ def create_app(
     budget = Budget(settings.budget_ms / 1000, degrade=settings.budget_degrade == "on")
     embedder = embedders.of(settings, metrics)
     exposures = Exposures(metrics, settings.relevance_limit)
-    service = Service(settings, database, metrics, tuning, budget, exposures, now, embedder)
+    work = LargeWork()
+    service = Service(settings, database, metrics, tuning, budget, exposures, now, embedder, work)
     keyring = Keyring(url, database) if settings.authenticates else None
     wanted = policy.load(settings.policies_path) if loads_policies else None
 
@@ -111,11 +113,12 @@ def create_app(
             "access": Provide(auth.access_of, sync_to_thread=False),
         },
         guards=[auth.guard(settings, keyring, metrics)],
+        before_request=arrival(settings, work),
         exception_handlers={Exception: problems.answer},
         lifespan=[lifespan],
         middleware=[
             *([tracing.RequestSpans(spans[0])] if spans else []),
-            InFlight(settings.max_requests, admission, metrics),
+            InFlight(settings, admission, metrics),
         ],
         openapi_config=OpenAPIConfig(
             title="indexd",

@@ -77,6 +77,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_requests: Annotated[
         Positive, Meta(description="Requests a process holds at once; beyond that 503")
     ] = 1024
+    max_bodies: Annotated[
+        Positive, Meta(description="Bodies a process receives at once; beyond that 503")
+    ] = 1024
+    max_bodies_bytes: Annotated[
+        Positive, Meta(description="Bytes of all bodies a process holds at once; beyond that 503")
+    ] = 512 * 2**20
+    caller_share: Annotated[
+        float,
+        Meta(gt=0, le=1, description="Share of these bounds for one key, or address without keys"),
+    ] = 0.5
+    body_timeout_seconds: Annotated[
+        Seconds, Meta(description="How long a body may keep the server waiting before 408")
+    ] = 30.0
+    min_body_bytes_per_second: Annotated[
+        Positive, Meta(description="Bytes for which a body may take a second more")
+    ] = 8192
     statement_timeout_seconds: Annotated[
         Seconds, Meta(description="The longest a single SQL statement of a request may run")
     ] = 30.0
@@ -95,6 +111,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_text_chars: Annotated[
         Positive, Meta(description="Longest text of a chunk or a query (400 above)")
     ] = 16 * 2**20
+    max_meta_bytes: Annotated[
+        Positive, Meta(description="Largest meta of a document or a chunk, as JSON (400 above)")
+    ] = 2**20
+    max_meta_values: Annotated[
+        Positive, Meta(description="Most values of one meta, at all depths (400 above)")
+    ] = 10_000
+    max_tags: Annotated[Positive, Meta(description="Most tags of a chunk (400 above)")] = 256
+    max_tag_chars: Annotated[Positive, Meta(description="Longest tag (400 above)")] = 512
+    max_tag_segments: Annotated[
+        Positive, Meta(description="Most segments of a tag, as in project/infra (400 above)")
+    ] = 32
     max_filter_values: Annotated[
         Positive, Meta(description="Most values of one filter (400 above)")
     ] = 1_000
