@@ -77,6 +77,7 @@ def create_app(
             beside(keyring.follow) if keyring else nullcontext(),
             embedder or nullcontext(),
             beside(partial(pulse.beat, service)),
+            beside(partial(pulse.watch_over, service)),
         ):
             if wanted is not None:
                 with suppress(DatabaseUnavailable):  # /readyz tells; the next start loads them
@@ -138,4 +139,5 @@ def create_app(
     )
     # Middleware sees requests that a route takes, and these two are for all others as well.
     app.asgi_handler = RequestLog(HostCheck(app.asgi_handler, settings.doors), metrics)
+    metrics.know_routes((route.method, route.path) for route in auth.routes(app))
     return app

@@ -24,7 +24,6 @@ A_TIME = "2026-01-31T12:00:00Z"
 
 _NO_TIME = (
     "Invalid RFC3339 encoded datetime",
-    "Expected `datetime` with a timezone component",
     "Timestamp is out of range",
 )
 """What the decoder says of a text that is not a time."""
@@ -121,7 +120,7 @@ def _invalid_field(message: str, expected: Any, where: str) -> Exception:
     text = f"{place}: {what[0].lower()}{what[1:]}".replace("`", "")
     if what.startswith(("Invalid enum value", "Object contains unknown field")):
         text += f", expected {' or '.join(_choices(msgspec.inspect.type_info(expected), path))}"
-    elif what in _NO_TIME:
+    elif what in _NO_TIME or what.startswith("Expected `datetime"):
         text = f"{place}: expected an RFC 3339 time with an offset, such as {A_TIME}"
     return InvalidEmbedding(text) if "embedding" in place else InvalidField(text)
 
