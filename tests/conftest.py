@@ -42,9 +42,7 @@ class Client(httpx.AsyncClient):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._done = asyncio.Event()
-        super().__init__(
-            transport=_Elsewhere(self), base_url="http://testserver.local", timeout=120
-        )
+        super().__init__(transport=_Elsewhere(self), base_url="http://localhost:8080", timeout=120)
 
     async def within(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something where the application lives."""

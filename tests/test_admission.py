@@ -371,12 +371,12 @@ async def test_more_requests_than_are_held_at_once_are_refused_unread(settings: 
     app = create_app(msgspec.structs.replace(settings, max_requests=1))
     held = next(one for one in app.middleware if isinstance(one, InFlight))
     async with Client(app) as client:
-        held._held = 1
+        held.bounds.requests.take("another")
         answer = await client.post("/index/upsert", json=document("a", [1, 0]))
         assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
         assert answer.headers["retry-after"] == "1"
         assert (await client.get("/healthz")).status_code == 200
-        held._held = 0
+        held.bounds.requests.give_back("another")
         answer = await client.post("/index/upsert", json=document("a", [1, 0]))
         assert answer.status_code == 200
 

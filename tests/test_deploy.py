@@ -23,6 +23,10 @@ def exported() -> set[str]:
     metrics = Metrics()
     metrics.forgotten.labels("n", "manual")
     metrics.purges.labels("n", "oldest")
+    metrics.embedder_up.labels("ollama")
+    metrics.disk_free.labels("database")
+    metrics.disk_size.labels("database")
+    metrics.show_due({"n": (1, 1)})
     names = set()
     for line in metrics.render({"n": 1}).decode().splitlines():
         if line.startswith("# TYPE"):
@@ -44,7 +48,11 @@ def expressions() -> list[str]:
 
 def shown() -> set[str]:
     """The names that the dashboard and the alerts speak of."""
-    return {name for text in expressions() for name in re.findall(r"\bindex_[a-z0-9_]+", text)}
+    return {
+        name
+        for text in expressions()
+        for name in re.findall(r"\b(?:index|process)_[a-z0-9_]+", text)
+    }
 
 
 def test_dashboard_and_alerts_speak_of_metrics_that_are_exported() -> None:
@@ -65,6 +73,28 @@ def test_the_dashboard_shows_every_metric_of_the_embedder_and_of_relevance() -> 
     wanted = {name for name in names if not name.endswith(("_sum", "_count"))}
     assert wanted
     assert wanted <= shown()
+
+
+def alerts() -> list[dict[str, Any]]:
+    rules = yaml.safe_load((DEPLOY / "alerts.yml").read_text())
+    return [rule for group in rules["groups"] for rule in group["rules"]]
+
+
+def test_every_alert_leads_to_what_to_do() -> None:
+    """Anchors are made of headings, as the usual readers of Markdown make them."""
+    for rule in alerts():
+        file, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        headings = re.findall(r"^## (\w+)$", (ROOT / file).read_text(), re.MULTILINE)
+        assert anchor == rule["alert"].lower()
+        assert rule["alert"] in headings
+    told = re.findall(r"^## (\w+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+    assert told == [rule["alert"] for rule in alerts()]
+
+
+def test_there_are_alerts_for_the_embedder_the_disk_and_the_keeper() -> None:
+    watched = " ".join(rule["expr"] for rule in alerts())
+    for name in ("index_embedder_up", "index_disk_free_bytes", "index_hnsw_missing"):
+        assert name in watched
 
 
 def test_every_metric_of_the_contract_is_exported() -> None:

@@ -25,7 +25,8 @@ from indexd.api import (
     search,
     stats,
 )
-from indexd.api.in_flight import InFlight
+from indexd.api.host_check import HostCheck
+from indexd.api.in_flight import InFlight, arrival
 from indexd.api.request_log import RequestLog
 from indexd.background import beside
 from indexd.budget import Budget
@@ -33,6 +34,7 @@ from indexd.db import Database, admission_of
 from indexd.errors import ConfigurationError, DatabaseUnavailable
 from indexd.exposures import Exposures
 from indexd.keyring import Keyring
+from indexd.large_work import LargeWork
 from indexd.metrics import Metrics
 from indexd.service import Service
 from indexd.service import now as clock
@@ -62,8 +64,18 @@ def create_app(
     budget = Budget(settings.budget_ms / 1000, degrade=settings.budget_degrade == "on")
     embedder = embedders.of(settings, metrics)
     exposures = Exposures(metrics, settings.relevance_limit)
+    work = LargeWork()
     service = Service(
-        settings, database, metrics, tuning, NamespaceMemory(), budget, exposures, now, embedder
+        settings=settings,
+        database=database,
+        metrics=metrics,
+        full_tuning=tuning,
+        memory=NamespaceMemory(),
+        budget=budget,
+        exposures=exposures,
+        now=now,
+        embedder=embedder,
+        large_work=work,
     )
     keyring = Keyring(url, database) if settings.authenticates else None
     wanted = policy.load(settings.policies_path) if loads_policies else None
@@ -76,6 +88,7 @@ def create_app(
             beside(keyring.follow) if keyring else nullcontext(),
             embedder or nullcontext(),
             beside(partial(pulse.beat, service)),
+            beside(partial(pulse.watch_over, service)),
         ):
             if wanted is not None:
                 with suppress(DatabaseUnavailable):  # /readyz tells; the next start loads them
@@ -85,7 +98,7 @@ def create_app(
         if spans is not None:
             spans[1].shutdown()
 
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             documents.upsert,
             documents.bulk,
@@ -112,12 +125,12 @@ def create_app(
             "access": Provide(auth.access_of, sync_to_thread=False),
         },
         guards=[auth.guard(settings, keyring, metrics)],
+        before_request=arrival(settings, work),
         exception_handlers={Exception: problems.answer},
         lifespan=[lifespan],
         middleware=[
             *([tracing.RequestSpans(spans[0])] if spans else []),
-            RequestLog(metrics),
-            InFlight(settings.max_requests, admission, metrics),
+            InFlight(settings, admission, metrics),
         ],
         openapi_config=OpenAPIConfig(
             title="indexd",
@@ -135,3 +148,7 @@ def create_app(
         request_max_body_size=settings.max_body_bytes,
         logging_config=None,
     )
+    # Middleware sees requests that a route takes, and these two are for all others as well.
+    app.asgi_handler = RequestLog(HostCheck(app.asgi_handler, settings.doors), metrics)
+    metrics.know_routes((route.method, route.path) for route in auth.routes(app))
+    return app

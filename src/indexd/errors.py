@@ -10,18 +10,22 @@
     │   ├── DuplicateChunkId      400 duplicate_chunk_id
     │   ├── MissingQuery          400 missing_query
     │   ├── ModelMismatch         400 embedding_model_mismatch
-    │   └── UnsafeForget          400 unsafe_forget          (with a hint)
+    │   ├── UnsafeForget          400 unsafe_forget          (with a hint)
+    │   └── IncompleteBody        400 incomplete_body        (nobody is there to read it)
     ├── Unauthorized              401 unauthorized           (with WWW-Authenticate)
     ├── Forbidden                 403 forbidden
     │   ├── ScopeMissing          403 scope_missing
-    │   └── NamespaceForbidden    403 namespace_forbidden
+    │   ├── NamespaceForbidden    403 namespace_forbidden
+    │   └── OriginNotAllowed      403 origin_not_allowed
     ├── NotFound                  404 not_found
     │   └── PlanNotFound          404 plan_not_found
+    ├── BodyTimeout               408 body_timeout           (and the connection is closed)
     ├── PlanDrifted               409 plan_drifted           (with the drift)
     ├── BodyTooLarge              413 body_too_large
     ├── UnsupportedContentType    415 unsupported_content_type
-    ├── RateLimited               429 rate_limited           (with Retry-After)
+    ├── HostNotAllowed            421 host_not_allowed
     ├── UnknownNamespace          422 unknown_namespace
+    ├── RateLimited               429 rate_limited           (with Retry-After)
     └── Unavailable               503 unavailable            (with Retry-After)
         ├── Overloaded            503 overloaded
         ├── DatabaseUnavailable   503 database_unavailable
@@ -119,6 +123,12 @@ class UnsafeForget(InvalidRequest):
     code = "unsafe_forget"
 
 
+class IncompleteBody(InvalidRequest):
+    """The client left before its body was complete."""
+
+    code = "incomplete_body"
+
+
 class Unauthorized(IndexdError):
     """Expected a key of this service as `Authorization: Bearer <key>`."""
 
@@ -146,6 +156,12 @@ class NamespaceForbidden(Forbidden):
     code = "namespace_forbidden"
 
 
+class OriginNotAllowed(Forbidden):
+    """The request comes from a page of another origin; expected one of this server, or no page."""
+
+    code = "origin_not_allowed"
+
+
 class NotFound(IndexdError):
     """There is no such thing."""
 
@@ -157,6 +173,14 @@ class PlanNotFound(NotFound):
     """There is no such plan, or no longer."""
 
     code = "plan_not_found"
+
+
+class BodyTimeout(IndexdError):
+    """The body came too slowly; expected one that arrives at the least rate of the server."""
+
+    status = 408
+    code = "body_timeout"
+    headers = MappingProxyType({"Connection": "close"})
 
 
 class PlanDrifted(IndexdError):
@@ -178,6 +202,13 @@ class UnsupportedContentType(IndexdError):
 
     status = 415
     code = "unsupported_content_type"
+
+
+class HostNotAllowed(IndexdError):
+    """The Host is no name of this server; expected localhost or one of INDEXD_ALLOWED_HOSTS."""
+
+    status = 421
+    code = "host_not_allowed"
 
 
 class RateLimited(IndexdError):

@@ -6,6 +6,7 @@ worker is asked answers for all.
 """
 
 import os
+import resource
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,19 @@ OTHER = "_other"
 """The namespaces above the cap, together: a label of unbounded values would sink Prometheus. One
 that is really called so is counted with them."""
 
+EMBED_FAILURES = ("answer", "refused", "status", "timeout", "unreachable")
+AUTH_FAILURES = ("missing", "unknown", "revoked", "expired", "scope", "limited")
+REJECTIONS = ("rate_limit", "requests", "queue", "wait", "bodies", "bytes")
+REASONS = ("manual", "retention", "semantic", "ttl")
+STRATEGIES = ("lowest_score", "oldest", "ttl")
+DUE = ("expired", "surplus")
+STATUSES = ("200", "500", "503")
+"""Values of labels that are known beforehand. Their lines are there from the start: `rate` and
+`increase` see no first event that comes with the line itself."""
+
+UNKNOWN_ROUTE = "unknown"
+"""The label of requests that no route takes: their paths may be anything."""
+
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -47,6 +61,41 @@ class NamespaceCounter(Counter):
     def labels(self, *values: Any, **named: Any) -> Any:
         namespace, *rest = values
         return super().labels(self.folded(namespace), *rest, **named)
+
+
+class _Process:
+    """The standard metrics of a process; with several workers, of all of them together.
+
+    The library's own collector knows the one process that is asked.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._process = psutil.Process()
+        self._cpu_seen = 0.0
+        self._cpu = Counter(
+            "process_cpu_seconds", "User and system CPU time spent, in seconds", registry=registry
+        )
+
+        def gauge(name: str, help: str, mode: Any) -> Gauge:
+            return Gauge(f"process_{name}", help, registry=registry, multiprocess_mode=mode)
+
+        self._resident = gauge("resident_memory_bytes", "Resident memory in bytes", "livesum")
+        self._virtual = gauge("virtual_memory_bytes", "Virtual memory in bytes", "livesum")
+        self._open = gauge("open_fds", "Open file descriptors", "livesum")
+        self._most = gauge("max_fds", "Most file descriptors one process may open", "livemin")
+        self._started = gauge("start_time_seconds", "Start, in seconds since 1970", "livemin")
+
+    def measure(self) -> None:
+        with self._process.oneshot():
+            cpu, memory = self._process.cpu_times(), self._process.memory_info()
+            self._open.set(self._process.num_fds())
+            self._started.set(self._process.create_time())
+        spent = cpu.user + cpu.system
+        self._cpu.inc(spent - self._cpu_seen)
+        self._cpu_seen = spent
+        self._resident.set(memory.rss)
+        self._virtual.set(memory.vms)
+        self._most.set(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 class Metrics:
@@ -114,13 +163,13 @@ class Metrics:
         )
         self.auth_failures = Counter(
             "index_auth_failures",
-            "Requests refused for their key: missing, unknown, revoked, expired, scope, limited",
+            f"Requests refused for their key: {', '.join(AUTH_FAILURES)}",
             ["reason"],
             registry=self.registry,
         )
         self.rejected = Counter(
             "index_requests_rejected",
-            "Requests refused for load: rate_limit, requests, queue, wait",
+            f"Requests refused for load: {', '.join(REJECTIONS)}",
             ["reason"],
             registry=self.registry,
         )
@@ -177,6 +226,75 @@ class Metrics:
             "index_exposures_dropped",
             "Exposures that were not counted towards relevance: too many, or no database",
             registry=self.registry,
+        )
+        self.embedder_up = Gauge(
+            "index_embedder_up",
+            "1 while the embedder works, 0 while requests that need it are turned away",
+            ["provider"],
+            registry=self.registry,
+            multiprocess_mode="livemin",
+        )
+        self.indexes_missing = self._gauge(
+            "index_hnsw_missing", "HNSW indexes that are due and do not serve yet", "livemax"
+        )
+        self.items_due = Gauge(
+            "index_items_due",
+            "Documents that the next upsert of their namespace takes: expired (10,000 at most) "
+            "or surplus",
+            ["namespace", "reason"],
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self.disk_free = self._disk("free", "Bytes that are free")
+        self.disk_size = self._disk("size", "Bytes in all")
+        self._process = _Process(self.registry)
+        self._due: set[str] = set()
+        self._start_lines()
+
+    def _start_lines(self) -> None:
+        for counter, values in (
+            (self.embed_failures, EMBED_FAILURES),
+            (self.auth_failures, AUTH_FAILURES),
+            (self.rejected, REJECTIONS),
+        ):
+            for value in values:
+                counter.labels(value)
+
+    def know_routes(self, routes: Iterable[tuple[str, str]]) -> None:
+        """Start the lines of these methods and routes."""
+        for method, route in routes:
+            for status in STATUSES:
+                self.requests.labels(method, route, status)
+
+    def know_namespaces(self, documents: Mapping[str, int]) -> None:
+        """Start the lines of these namespaces, the largest first."""
+        for namespace in sorted(documents, key=lambda name: (-documents[name], name)):
+            for reason in REASONS:
+                self.forgotten.labels(namespace, reason)
+            for strategy in STRATEGIES:
+                self.purges.labels(namespace, strategy)
+
+    def show_due(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        """How many documents are expired and how many surplus, by namespace."""
+        shown = dict.fromkeys(self._due, (0, 0))
+        for namespace, (expired, surplus) in counts.items():
+            before = shown.get(folded := self._folded(namespace), (0, 0))
+            shown[folded] = (before[0] + expired, before[1] + surplus)
+        self._due = set(shown)
+        for namespace, pair in shown.items():
+            for reason, count in zip(DUE, pair, strict=True):
+                self.items_due.labels(namespace, reason).set(count)
+
+    def measure_process(self) -> None:
+        self._process.measure()
+
+    def _disk(self, name: str, help: str) -> Gauge:
+        return Gauge(
+            f"index_disk_{name}_bytes",
+            f"{help} on the disk that holds the database, where it is on this machine",
+            ["holds"],
+            registry=self.registry,
+            multiprocess_mode="livemin",
         )
 
     def _by_namespace(self, name: str, help: str, label: str) -> NamespaceCounter:

@@ -1,11 +1,23 @@
-"""What a process looks at every second: the budget, and the gauges of its pool."""
+"""What a process looks at beside its requests: budget, pool, itself, and the memory's state."""
 
 import asyncio
+import shutil
+from contextlib import suppress
 
+import psycopg
+
+from indexd import keeper
 from indexd.admission import State
+from indexd.db import Connection
+from indexd.errors import Unavailable
 from indexd.service import Service
+from indexd.store import indexes, watch
+from indexd.urls import is_on_this_machine
 
 SECONDS = 1.0
+
+WATCH_SECONDS = 30.0
+"""How often the database is asked for what is due: a query or two, cheap on their indexes."""
 
 
 async def beat(service: Service) -> None:
@@ -27,3 +39,39 @@ def look(service: Service) -> None:
     metrics.pool_waiting.set(database.admission.waiting)
     for state in State:
         metrics.overload.labels(state.value).set(database.admission.state is state)
+    metrics.measure_process()
+    if service.embedder is not None:
+        provider = service.settings.embedder_provider or "local"
+        metrics.embedder_up.labels(provider).set(service.embedder.down is None)
+
+
+async def watch_over(service: Service) -> None:
+    """Without the database, what was seen last stays; /readyz and other metrics tell."""
+    while True:
+        with suppress(Unavailable, psycopg.Error):
+            await look_inside(service)
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+async def look_inside(service: Service) -> None:
+    metrics, settings = service.metrics, service.settings
+
+    async def ask(
+        connection: Connection,
+    ) -> tuple[list[watch.Due], list[indexes.Namespace], str | None]:
+        return (
+            await watch.due(connection, at=service.now()),
+            await indexes.look(connection),
+            await watch.data_directory(connection),
+        )
+
+    due, namespaces, folder = await service.database.read(ask, urgent=True)
+    metrics.show_due({one.namespace: (one.expired, one.surplus) for one in due})
+    earning = indexes.earning(namespaces, keeper.rules(settings))
+    metrics.indexes_missing.set(sum(one.serving is None for one in earning))
+    if folder is not None and is_on_this_machine(settings.database_url or ""):
+        # The folder of another machine or container that is reached by a local address is not here.
+        with suppress(OSError):
+            usage = shutil.disk_usage(folder)
+            metrics.disk_free.labels("database").set(usage.free)
+            metrics.disk_size.labels("database").set(usage.total)

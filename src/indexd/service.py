@@ -9,6 +9,7 @@ from indexd.budget import Budget
 from indexd.db import Database
 from indexd.embedders import Embedder
 from indexd.exposures import Exposures
+from indexd.large_work import LargeWork
 from indexd.metrics import Metrics
 from indexd.settings import Settings
 from indexd.store.search import NamespaceMemory, Tuning
@@ -33,6 +34,7 @@ class Service(msgspec.Struct, frozen=True):
     exposures: Exposures
     now: Callable[[], datetime] = now
     embedder: Embedder | None = None
+    large_work: LargeWork = msgspec.field(default_factory=LargeWork)
 
     @property
     def tuning(self) -> Tuning:

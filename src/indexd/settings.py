@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from indexd import policy, urls
+from indexd import hosts, policy, urls
 from indexd.errors import ConfigurationError
 
 PREFIX = "INDEXD_"
@@ -50,6 +50,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Literal["off", "keys"] | None,
         Meta(description="Whether callers need a key; off on a loopback address, else keys"),
     ] = None
+    allowed_hosts: Annotated[
+        str | None,
+        Meta(description="Names the server may be called by, beside loopback ones; with commas"),
+    ] = None
     admin_key_file: Annotated[
         str | None, Meta(description="File that holds an admin key, known from the start on")
     ] = None
@@ -80,6 +84,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_requests: Annotated[
         Positive, Meta(description="Requests a process holds at once; beyond that 503")
     ] = 1024
+    max_bodies: Annotated[
+        Positive, Meta(description="Bodies a process receives at once; beyond that 503")
+    ] = 1024
+    max_bodies_bytes: Annotated[
+        Positive, Meta(description="Bytes of all bodies a process holds at once; beyond that 503")
+    ] = 512 * 2**20
+    caller_share: Annotated[
+        float,
+        Meta(gt=0, le=1, description="Share of these bounds for one key, or address without keys"),
+    ] = 0.5
+    body_timeout_seconds: Annotated[
+        Seconds, Meta(description="How long a body may keep the server waiting before 408")
+    ] = 30.0
+    min_body_bytes_per_second: Annotated[
+        Positive, Meta(description="Bytes for which a body may take a second more")
+    ] = 8192
     statement_timeout_seconds: Annotated[
         Seconds, Meta(description="The longest a single SQL statement of a request may run")
     ] = 30.0
@@ -98,6 +118,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_text_chars: Annotated[
         Positive, Meta(description="Longest text of a chunk or a query (400 above)")
     ] = 16 * 2**20
+    max_meta_bytes: Annotated[
+        Positive, Meta(description="Largest meta of a document or a chunk, as JSON (400 above)")
+    ] = 2**20
+    max_meta_values: Annotated[
+        Positive, Meta(description="Most values of one meta, at all depths (400 above)")
+    ] = 10_000
+    max_tags: Annotated[Positive, Meta(description="Most tags of a chunk (400 above)")] = 256
+    max_tag_chars: Annotated[Positive, Meta(description="Longest tag (400 above)")] = 512
+    max_tag_segments: Annotated[
+        Positive, Meta(description="Most segments of a tag, as in project/infra (400 above)")
+    ] = 32
     max_filter_values: Annotated[
         Positive, Meta(description="Most values of one filter (400 above)")
     ] = 1_000
@@ -232,6 +263,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             return host == "localhost"
 
     @property
+    def doors(self) -> hosts.Doors:
+        """What requests may call this server. Raises ConfigurationError for a name that is none."""
+        open_on_loopback = self.is_loopback and not self.authenticates
+        host, _ = self.host_and_port
+        return hosts.doors(host, self.allowed_hosts, open_on_loopback=open_on_loopback)
+
+    @property
     def data_path(self) -> Path:
         return Path(self.data_dir).expanduser() if self.data_dir else default_data_path()
 
@@ -285,10 +323,12 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
             given[name] = value
     given |= {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
-        return _with_password(msgspec.convert(given, Settings, strict=False))
+        settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
         raise ConfigurationError(f"{path.rstrip('`') or 'settings'}: {message}") from error
+    hosts.allowed(settings.allowed_hosts)
+    return _with_password(settings)
 
 
 def secret_from(path: str, setting: str) -> str:

@@ -40,30 +40,33 @@ class Model(msgspec.Struct, frozen=True):
 AWAITED: Embedding = np.empty(0, dtype=np.float32)
 """Stands for a vector that the embedder has yet to make: no other has dimension 0."""
 
-_ALLOWED = f"expected an array of 1 to {MAX_DIMENSION:,} finite numbers, not all zero"
+ALLOWED = f"expected an array of 1 to {MAX_DIMENSION:,} finite numbers, not all zero"
 
 
 def parse(value: Any, where: str) -> Embedding:
     """Check what a client sent as an embedding and normalise it to length 1.
 
     `where` names the place in the message, such as "chunk 'c2'". Raises InvalidEmbedding for
-    anything but an array of numbers that float32 can represent, not all of them zero.
+    anything but an array of numbers that float32 can represent, not all of them zero. One that is
+    parsed already is taken as it is.
     """
+    if isinstance(value, np.ndarray):
+        return value
     if value is None:
-        raise InvalidEmbedding(f"{where}: the embedding is null, {_ALLOWED}")
+        raise InvalidEmbedding(f"{where}: the embedding is null, {ALLOWED}")
     try:
         numbers = msgspec.convert(value, list[float])
     except msgspec.ValidationError as error:
-        raise InvalidEmbedding(f"{where}: the embedding is not valid, {_ALLOWED}") from error
+        raise InvalidEmbedding(f"{where}: the embedding is not valid, {ALLOWED}") from error
     if not 1 <= len(numbers) <= MAX_DIMENSION:
-        raise InvalidEmbedding(f"{where}: the embedding has {len(numbers)} numbers, {_ALLOWED}")
+        raise InvalidEmbedding(f"{where}: the embedding has {len(numbers)} numbers, {ALLOWED}")
     wide = np.array(numbers, dtype=np.float64)
     with np.errstate(over="ignore", under="ignore"):
         narrow = wide.astype(np.float32)
     if not np.isfinite(narrow).all():
-        raise InvalidEmbedding(f"{where}: the embedding overflows float32, {_ALLOWED}")
+        raise InvalidEmbedding(f"{where}: the embedding overflows float32, {ALLOWED}")
     if not narrow.any():
-        raise InvalidEmbedding(f"{where}: the embedding is all zero, {_ALLOWED}")
+        raise InvalidEmbedding(f"{where}: the embedding is all zero, {ALLOWED}")
     return normalised(narrow)
 
 

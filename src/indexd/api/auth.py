@@ -60,6 +60,7 @@ def guard(settings: Settings, keyring: Keyring | None, metrics: Metrics) -> Guar
             # Only those that memory has not: a flood of guesses keeps no valid key out.
             if left := failures.wait(address):
                 metrics.auth_failures.labels("limited").inc()
+                structlog.contextvars.bind_contextvars(refused="limited")
                 raise RateLimited("too many wrong keys; try again later", retry_after_seconds=left)
             found = await ring.asked(secret)
         key = found[0] if found else None
@@ -74,6 +75,7 @@ def guard(settings: Settings, keyring: Keyring | None, metrics: Metrics) -> Guar
     def refused(why: str) -> IndexdError:
         """The same words for all, so that nobody learns which keys there are or were."""
         metrics.auth_failures.labels(why).inc()
+        structlog.contextvars.bind_contextvars(refused=why)
         return Unauthorized()
 
     async def check(
@@ -89,6 +91,7 @@ def guard(settings: Settings, keyring: Keyring | None, metrics: Metrics) -> Guar
             structlog.contextvars.bind_contextvars(key=access.name)
             if not access.reaches(needed):
                 metrics.auth_failures.labels("scope").inc()
+                structlog.contextvars.bind_contextvars(refused="scope")
                 raise ScopeMissing(f"the route needs scope {needed}, the key has {access.scope}")
         connection.scope["auth"] = access
         if needed == OPEN or handler.opt.get("urgent"):

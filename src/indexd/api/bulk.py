@@ -1,20 +1,24 @@
 """The streamed body of /index/bulk: one upsert request per line, written in batches."""
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 from litestar import Request
 
 from indexd.access import Access
-from indexd.api import texts
+from indexd.api import large, texts
 from indexd.api.departures import account, sum_up
+from indexd.api.in_flight import stay_of
 from indexd.api.limits import check_document
 from indexd.api.parse import document_from
 from indexd.api.structs import BulkOut, LineError, UpsertIn
 from indexd.api.wire import decoded, require_content_type
 from indexd.errors import BodyTooLarge, IndexdError, InvalidRequest
+from indexd.large_work import LARGE
 from indexd.service import Service
+from indexd.settings import Settings
 from indexd.store import upsert
 from indexd.store.documents import Document
 from indexd.store.upsert import Written
@@ -56,18 +60,22 @@ async def take(request: Request[Any, Any, Any], service: Service, access: Access
     require_content_type(request.headers.get("content-type", ""), *CONTENT_TYPES)
     out = BulkOut()
     batch = _Batch()
-    async for number, line in _lines(request.stream(), service.settings.max_line_bytes):
+    stay = stay_of(request)
+    settings, work = service.settings, service.large_work
+    async for number, line in _lines(request.stream(), settings.max_line_bytes):
         sent: UpsertIn | None = None
         try:
             if isinstance(line, IndexdError):
                 raise line
-            sent = decoded(line, _decoder)
-            check_document(sent, service.settings)
-            document = document_from(sent)
+            sent = await work.run(len(line), partial(_decoded, line, settings))
+            document = await work.run(len(line), partial(_checked, sent, settings))
             access.writes(document.namespace)
         except IndexdError as error:
             _refuse(out, number, sent.doc_id if sent else None, error)
             continue
+        finally:
+            if stay is not None:
+                stay.keep(batch.bytes + len(line) if isinstance(line, bytes) else batch.bytes)
         if batch.must_go_before(document):
             batch = await _write(batch, service, out)
         batch.add(number, document, len(line))
@@ -77,6 +85,18 @@ async def take(request: Request[Any, Any, Any], service: Service, access: Access
     out.errors.sort(key=lambda error: error.line)
     del out.errors[LISTED_ERRORS:]
     return out
+
+
+def _decoded(line: bytes, settings: Settings) -> UpsertIn:
+    sent: UpsertIn = (
+        large.decode(line, _decoder, settings) if len(line) > LARGE else decoded(line, _decoder)
+    )
+    return sent
+
+
+def _checked(sent: UpsertIn, settings: Settings) -> Document:
+    check_document(sent, settings)
+    return document_from(sent)
 
 
 async def _lines(

@@ -1,5 +1,6 @@
 """Routes that write: upsert, bulk, delete."""
 
+from functools import partial
 from typing import Annotated
 
 import structlog
@@ -13,14 +14,17 @@ from indexd.api import bulk as bulk_body
 from indexd.api import openapi, texts
 from indexd.api.auth import scope
 from indexd.api.departures import account, sum_up
+from indexd.api.in_flight import stay_of
 from indexd.api.limits import check_document
 from indexd.api.openapi import NdjsonBody, example
 from indexd.api.parse import checked_id, document_from, namespace_of
 from indexd.api.structs import BulkOut, DeleteIn, DeleteOut, ForgottenOut, UpsertIn, UpsertOut
 from indexd.api.wire import Json
 from indexd.service import Service
+from indexd.settings import Settings
 from indexd.store import forget
 from indexd.store import upsert as store
+from indexd.store.documents import Document
 
 
 @post(
@@ -32,14 +36,16 @@ from indexd.store import upsert as store
     operation_id="Upsert",
 )
 async def upsert(
+    request: Request[None, Access, State],
     data: Annotated[UpsertIn, Body(examples=example(openapi.UPSERT))],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
 ) -> UpsertOut:
     """Store a document with its chunks, replacing what it was before as a whole."""
     structlog.contextvars.bind_contextvars(doc_id=data.doc_id, namespace=data.namespace)
-    check_document(data, service.settings)
-    document = document_from(data)
+    stay = stay_of(request)
+    check = partial(checked, data, service.settings)
+    document = await service.large_work.run(stay.size if stay else 0, check)
     access.writes(document.namespace)
     structlog.contextvars.bind_contextvars(namespace=document.namespace)
     document = await texts.embedded(document, service)
@@ -51,6 +57,12 @@ async def upsert(
     account(outcome.departures, service.metrics)
     forgotten = sum_up(outcome.departures, ForgottenOut())
     return UpsertOut(written.chunks, document.namespace, written.unchanged, forgotten=forgotten)
+
+
+def checked(data: UpsertIn, settings: Settings) -> Document:
+    """Raises InvalidRequest."""
+    check_document(data, settings)
+    return document_from(data)
 
 
 @post(

@@ -57,6 +57,7 @@ async def metrics(
     documents: dict[str, int] = {}
     with suppress(Unavailable):
         documents = await service.database.read(stats.document_counts, urgent=True)
+    service.metrics.know_namespaces(documents)
     return Response(service.metrics.render(documents, access.namespaces), media_type=CONTENT_TYPE)
 
 

@@ -19,7 +19,7 @@ from indexd.api.structs import (
     SourceRefIn,
     UpsertIn,
 )
-from indexd.api.wire import check_depth
+from indexd.api.wire import A_TIME
 from indexd.errors import (
     DuplicateChunkId,
     InvalidEmbedding,
@@ -65,7 +65,9 @@ def utc(moment: datetime | None, where: str) -> datetime | None:
     try:
         return moment.astimezone(UTC)
     except OverflowError as error:
-        raise InvalidField(f"{where}: expected a time in the years 0001 to 9999 UTC") from error
+        raise InvalidField(
+            f"{where}: expected a time in the years 0001 to 9999 UTC, such as {A_TIME}"
+        ) from error
 
 
 def half_life(seconds: float | None) -> float | None:
@@ -79,7 +81,6 @@ def document_from(request: UpsertIn) -> Document:
     doc_id = checked_id(request.doc_id, "doc_id")
     if not request.chunks:
         raise InvalidField("chunks: expected at least one; to empty a document, delete it")
-    check_depth(request.meta or {}, "meta")
     chunks = tuple(_chunk(doc_id, place, sent) for place, sent in enumerate(request.chunks))
     check_siblings(chunks)
     return Document(
@@ -113,7 +114,6 @@ def _chunk(doc_id: str, place: int, sent: ChunkIn) -> Chunk:
     embedding = meta.pop("embedding", sent.embedding)
     if embedding is UNSET and not (sent.text or "").strip():
         raise InvalidEmbedding(f"chunk {chunk_id!r} has neither an embedding nor a text")
-    check_depth(meta, f"{where}.meta")
     tags = meta.get("tags")
     if tags is None:
         tags = []
@@ -167,7 +167,6 @@ def filters_from(sent: FiltersIn | None) -> Filters:
         return Filters()
     if sent.tags is not None and "" in sent.tags:
         raise InvalidField("filters.tags: expected tags that are not empty")
-    check_depth(sent.meta or {}, "filters.meta")
     return Filters(
         tags=_wanted(sent.tags, "tags"),
         source_path=_wanted(sent.source_path, "source_path"),

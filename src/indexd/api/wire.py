@@ -10,6 +10,7 @@ from litestar.dto import AbstractDTO
 from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
+from msgspec import UNSET
 
 from indexd.errors import InvalidEmbedding, InvalidField, InvalidJson, UnsupportedContentType
 
@@ -17,6 +18,18 @@ T = TypeVar("T")
 
 MAX_DEPTH = 64
 """How deep free-form objects may nest: deeper than anyone means to, and far from any limit."""
+
+
+A_TIME = "2026-01-31T12:00:00Z"
+
+_NO_TIME = (
+    "Invalid RFC3339 encoded datetime",
+    "Timestamp is out of range",
+)
+"""What the decoder says of a text that is not a time."""
+
+DECODED = "indexd_decoded"
+"""In the state of a request's scope: what its large body was decoded to, away from the loop."""
 
 
 class Json(AbstractDTO[T], Generic[T]):
@@ -34,6 +47,9 @@ class Json(AbstractDTO[T], Generic[T]):
         return made
 
     def decode_bytes(self, value: bytes) -> Any:
+        ready = self.asgi_connection.scope["state"].pop(DECODED, UNSET)
+        if ready is not UNSET:
+            return ready
         content_type = self.asgi_connection.headers.get("content-type", "")
         require_content_type(content_type, "application/json")
         return decoded(value, self.decoder)
@@ -74,28 +90,38 @@ def require_content_type(content_type: str, *allowed: str) -> None:
         )
 
 
-def decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Raises InvalidJson, InvalidField or InvalidEmbedding with the place of what is wrong."""
+def decoded(body: bytes, decoder: msgspec.json.Decoder[T], where: str = "") -> T:
+    """Raises InvalidJson, InvalidField or InvalidEmbedding with the place of what is wrong.
+
+    `where` is the place of these bytes, if they are a part of a body.
+    """
+    value = validated(body, decoder, decoder.type, where)
+    # In JSON a NUL can be written in one way only, and hardly anyone means to.
+    if b"\\u0000" in body:
+        refuse_nul(msgspec.json.decode(body))
+    return value
+
+
+def validated(body: bytes, decoder: msgspec.json.Decoder[T], expected: Any, where: str = "") -> T:
+    """As `decoded`, with NUL characters; messages speak of the fields of the type `expected`."""
     try:
-        value = decoder.decode(body)
-        # In JSON a NUL can be written in one way only, and hardly anyone means to.
-        if b"\\u0000" in body:
-            _refuse_nul(msgspec.json.decode(body))
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _invalid_field(str(error), decoder.type) from error
+        raise _invalid_field(str(error), expected, where) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidJson(f"the body is not valid JSON: {error}") from error
     except RecursionError as error:
         raise InvalidJson("the body nests too deeply") from error
-    return value
 
 
-def _invalid_field(message: str, expected: Any) -> Exception:
+def _invalid_field(message: str, expected: Any, where: str) -> Exception:
     what, _, path = message.partition(" - at `$")
-    place = path.rstrip("`").lstrip(".") or "the body"
+    place = (where + path.rstrip("`")).lstrip(".") or "the body"
     text = f"{place}: {what[0].lower()}{what[1:]}".replace("`", "")
     if what.startswith(("Invalid enum value", "Object contains unknown field")):
         text += f", expected {' or '.join(_choices(msgspec.inspect.type_info(expected), path))}"
+    elif what in _NO_TIME or what.startswith("Expected `datetime"):
+        text = f"{place}: expected an RFC 3339 time with an offset, such as {A_TIME}"
     return InvalidEmbedding(text) if "embedding" in place else InvalidField(text)
 
 
@@ -119,9 +145,9 @@ def _choices(expected: msgspec.inspect.Type, path: str) -> list[str]:
     return found
 
 
-def check_depth(value: Any, where: str) -> None:
-    """Raises InvalidField if arrays and objects nest deeper than MAX_DEPTH."""
-    level, depth = [value], 0
+def check_depth(value: Any, where: str) -> int:
+    """How many values it holds at all depths; InvalidField if they nest deeper than MAX_DEPTH."""
+    level, depth, values = [value], 0, len(value)
     while level := [
         inner
         for outer in level
@@ -131,9 +157,11 @@ def check_depth(value: Any, where: str) -> None:
         depth += 1
         if depth >= MAX_DEPTH:
             raise InvalidField(f"{where}: nests deeper than {MAX_DEPTH} levels")
+        values += sum(map(len, level))
+    return values
 
 
-def _refuse_nul(value: Any) -> None:
+def refuse_nul(value: Any) -> None:
     """Raises InvalidField if any text in it, a key or a value, holds a NUL character."""
     left = [value]
     while left:

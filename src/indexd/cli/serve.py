@@ -98,6 +98,8 @@ def run(settings: Settings) -> None:
             lifespan="on",
             timeout_graceful_shutdown=settings.shutdown_seconds,
             server_header=False,
+            # Unless told of a proxy, nobody may choose the address that log and limits go by.
+            proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
         )
         if settings.workers > 1:
             made()  # what is wrong is said once, and not by one worker after the other for ever
