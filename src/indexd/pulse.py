@@ -2,9 +2,14 @@
 
 import asyncio
 
+from indexd.errors import DatabaseFull, DatabasePrivilege, DatabaseReadOnly, DatabaseRefusal
 from indexd.service import Service
 
 SECONDS = 1.0
+
+REFUSALS = [
+    refusal.code for refusal in (DatabaseReadOnly, DatabaseFull, DatabasePrivilege, DatabaseRefusal)
+]
 
 
 async def beat(service: Service) -> None:
@@ -24,3 +29,6 @@ def look(service: Service) -> None:
     metrics.pool_size.set(database.pool.get_stats().get("pool_size", 0))
     metrics.pool_busy.set(database.admission.busy)
     metrics.pool_waiting.set(database.admission.waiting)
+    refusal = database.refusals.last
+    for reason in REFUSALS:
+        metrics.writes_refused.labels(reason).set(refusal is not None and refusal.code == reason)
