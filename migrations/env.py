@@ -18,6 +18,19 @@ from indexd.urls import sqlalchemy_url
 
 MIGRATE_LOCK = "hashtextextended('indexd:migrate', 0)"
 
+CREATE_SCHEMA = f"""
+    DO $$
+    BEGIN
+        -- CREATE SCHEMA IF NOT EXISTS wants CREATE on the database even where the schema is there,
+        -- and a standby, whose revision can be looked at, takes neither.
+        IF to_regnamespace('{SCHEMA}') IS NULL AND current_setting('transaction_read_only') = 'off'
+        THEN
+            CREATE SCHEMA {SCHEMA};
+        END IF;
+    END
+    $$
+"""
+
 
 def include_name(name: str | None, kind: str, _parents: object) -> bool:
     """Compare the schema indexd only, without the indexes that the keeper builds as it runs."""
@@ -61,7 +74,7 @@ def only_migrator(connection: Connection) -> Iterator[None]:
 def migrate(connection: Connection) -> None:
     with only_migrator(connection):
         connection.execute(text("SET lock_timeout = '4s'"))
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        connection.exec_driver_sql(CREATE_SCHEMA)
         connection.commit()
         configure(connection)
         with context.begin_transaction():
@@ -73,7 +86,7 @@ def run() -> None:
     if context.is_offline_mode():
         configure(None)
         with context.begin_transaction():
-            context.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            context.execute(CREATE_SCHEMA)
             context.run_migrations()
         return
     handed_over: Connection | None = context.config.attributes.get("connection")

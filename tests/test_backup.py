@@ -302,6 +302,7 @@ def test_doctor_finds_an_installation_well(url: str) -> None:
     named = [line.partition(":")[0] for line in found.stdout.splitlines()]
     assert named == [
         *("program", "policies", "access", "embedder", "database", "extension", "schema"),
+        "writes",
         *("clock", "connections", "size", "indexes"),
     ]
     assert "failed" not in found.stdout

@@ -37,6 +37,7 @@ async def test_readyz_has_a_line_per_check(client: Client) -> None:
         "database",
         "extension",
         "schema",
+        "writes",
         "embedder",
         "budget",
     ]

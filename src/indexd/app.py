@@ -1,10 +1,11 @@
 """The application, put together: the only place that knows all its parts."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 
+import structlog
 from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
@@ -41,6 +42,8 @@ from indexd.service import now as clock
 from indexd.settings import Settings
 from indexd.store import policies
 from indexd.store.search import NamespaceMemory, Tuning
+
+log = structlog.get_logger()
 
 
 def create_app(
@@ -91,8 +94,10 @@ def create_app(
             beside(partial(pulse.watch_over, service)),
         ):
             if wanted is not None:
-                with suppress(DatabaseUnavailable):  # /readyz tells; the next start loads them
+                try:
                     await database.write(partial(policies.apply, policies=wanted))
+                except DatabaseUnavailable as error:  # the next start puts them in force
+                    log.warning("policies are read as they stand", cause=error.message)
             async with exposures.flushed(database, now, settings.relevance_flush_seconds):
                 yield
         if spans is not None:

@@ -3,8 +3,9 @@
 import asyncio
 import os
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -17,8 +18,16 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from indexd import migrate
 from indexd.admission import Admission, Limits
-from indexd.errors import DatabaseUnavailable, InvalidRequest
+from indexd.errors import (
+    DatabaseFull,
+    DatabasePrivilege,
+    DatabaseReadOnly,
+    DatabaseRefusal,
+    DatabaseUnavailable,
+    InvalidRequest,
+)
 from indexd.one_trip import one_trip
+from indexd.refusals import Refusals
 from indexd.settings import Settings
 from indexd.urls import is_on_this_machine, libpq_url
 
@@ -34,6 +43,26 @@ RETRIED = ("40001", "40P01")
 
 ATTEMPTS = 8
 
+STANDBY = "it is a standby"
+
+NO_WRITES = f"""
+    CASE WHEN pg_is_in_recovery() THEN '{STANDBY}'
+         WHEN current_setting('default_transaction_read_only')::boolean
+         THEN 'default_transaction_read_only is on'
+    END"""
+"""SQL: why the database takes no writes, null where it takes them. The mode of the transaction says
+nothing, because the service reads in read-only ones."""
+
+RENEWED_SECONDS = 5.0
+"""How often at most all connections are renewed because a write found the database read-only."""
+
+RESOURCES = {
+    "53200": "the database is out of memory; try again later",
+    "53300": "the database has no connection left for the service; try again later",
+    "53400": "the statement needs more than a limit in the database's configuration allows",
+}
+"""Class 53 without the full disk, which has an error of its own."""
+
 
 class Database:
     """The pool; open inside of `async with`."""
@@ -48,6 +77,8 @@ class Database:
         self.admission = admission or admission_of(settings)
         # No cursor is made for it, but a kind of cursor that watches statements watches this too.
         self._one_trip = getattr(cursor, "one_trip", one_trip)
+        self.refusals = Refusals()
+        self._renewed_at = -RENEWED_SECONDS
         self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             libpq_url(url),
             min_size=min(4, settings.pool_size),
@@ -107,8 +138,14 @@ class Database:
         """Run `work` in one transaction, again where it collided with another one."""
 
         async def transaction(connection: Connection) -> T:
+            wrote = False
             async with connection.transaction():
-                return await work(connection)
+                done = await work(connection)
+                if self.refusals.lasting:
+                    wrote = await _has_written(connection)
+            if wrote:
+                self.refusals.wrote()
+            return done
 
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -122,17 +159,42 @@ class Database:
             except _ConnectionLost:
                 await self.pool.check()
                 raise
+            except DatabaseRefusal as refusal:
+                self.refusals.of_write(refusal)
+                if isinstance(refusal, DatabaseReadOnly):
+                    await self._renew()
+                raise
         raise AssertionError("unreachable")
+
+    async def _renew(self) -> None:
+        """Replace all connections, unless they are new or the database is a standby.
+
+        A session keeps the read-only default that its role or database had when it began.
+        """
+        if time.monotonic() < self._renewed_at + RENEWED_SECONDS:
+            return
+        self._renewed_at = time.monotonic()
+        with suppress(DatabaseUnavailable):
+            if await self.read(no_writes, urgent=True) != STANDBY:
+                await self.pool.drain()
 
     async def _read(self, work: Work[T], *, urgent: bool = False) -> T:
         """Reading twice is harmless, so where a connection broke since its last use it is replaced
-        and the work done again, once.
+        and the work done again, once; also where a standby cut it off that applies a change to
+        what is read.
         """
         try:
             return await self._run(work, urgent=urgent)
         except _ConnectionLost:
             await self.pool.check()
+        except _Collision:
+            pass  # the connection is either well or replaced already
+        try:
             return await self._run(work, urgent=urgent)
+        except _Collision as collision:
+            raise DatabaseUnavailable(
+                "the read collided with changes that the database applied; try again"
+            ) from collision
 
     async def _run(self, work: Work[T], *, urgent: bool = False) -> T:
         permit = nullcontext() if urgent else self.admission.permit()
@@ -144,7 +206,15 @@ class Database:
                 "no database connection became free in time; try again shortly"
             ) from error
         except psycopg.Error as error:
-            raise translated(error) from error
+            failure = translated(error)
+            if isinstance(failure, DatabaseRefusal):
+                self.refusals.say(failure, error.diag.message_primary or type(error).__name__)
+            raise failure from error
+
+
+async def _has_written(connection: Connection) -> bool:
+    cursor = await connection.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+    return await cursor.fetchone() == (True,)
 
 
 def admission_of(
@@ -177,14 +247,25 @@ def translated(error: psycopg.Error) -> Exception:
     state = error.sqlstate
     if state in RETRIED:
         return _Collision()
-    # No state: the connection itself failed. 08 connection, 53 resources, 57P shutdown or start.
+    # No state: the connection itself failed. 08 connection, 57P shutdown or start.
     if state is None:
         # Refused by the driver before it was sent: a NUL character in a query parameter.
         if isinstance(error, psycopg.DataError):
             return InvalidRequest("the request holds a value that the database cannot take")
         return _ConnectionLost() if isinstance(error, psycopg.OperationalError) else error
-    if state.startswith(("08", "53", "57P")):
+    if state.startswith(("08", "57P")):
         return _ConnectionLost()
+    if state == "25006":
+        return DatabaseReadOnly()
+    if state == "42501":
+        return DatabasePrivilege()
+    if state == "53100":
+        return DatabaseFull()
+    if state.startswith("53"):
+        return DatabaseRefusal(RESOURCES.get(state, "the database lacks a resource; try later"))
+    # idle_in_transaction_session_timeout, transaction_timeout
+    if state in ("25P03", "25P04"):
+        return DatabaseUnavailable("the transaction took longer than the database allows")
     if state == "55P03":
         return DatabaseUnavailable("another request holds what this one changes; try again")
     # 42P01 table, 3F000 schema: it is being restored, or was never migrated.
@@ -215,25 +296,36 @@ set_json_loads(msgspec.json.decode)
 set_json_dumps(_dumps)
 
 
+async def no_writes(connection: Connection) -> str | None:
+    """Why the database takes no writes on this connection; None where it takes them."""
+    cursor = await connection.execute(f"SELECT {NO_WRITES}")
+    [reason] = await cursor.fetchone() or (None,)
+    return None if reason is None else str(reason)
+
+
 class Versions(msgspec.Struct, frozen=True):
     postgres: str
     pgvector: str | None
     schema: str | None
+    no_writes: str | None = None
 
 
 async def versions(connection: Connection) -> Versions:
-    """What is installed; `schema` is the migration the database is at."""
-    cursor = await connection.execute("""
+    """What is installed; `schema` is the migration the database is at, `no_writes` why it takes
+    no writes.
+    """
+    cursor = await connection.execute(f"""
         SELECT current_setting('server_version'),
                (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
-               to_regclass('indexd.alembic_version') IS NOT NULL
+               to_regclass('indexd.alembic_version') IS NOT NULL,
+               {NO_WRITES}
     """)
-    postgres, pgvector, migrated = await cursor.fetchone() or (None, None, False)
+    postgres, pgvector, migrated, reason = await cursor.fetchone() or (None, None, False, None)
     schema = None
     if migrated:
         cursor = await connection.execute("SELECT version_num FROM indexd.alembic_version")
         schema = (await cursor.fetchone() or (None,))[0]
-    return Versions(postgres=postgres.split()[0], pgvector=pgvector, schema=schema)
+    return Versions(postgres.split()[0], pgvector, schema, no_writes=reason)
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -261,7 +353,15 @@ def checks(found: Versions) -> list[Check]:
             False,
             f"at {found.schema or 'nothing'}, this program needs {needed}: run `indexd db upgrade`",
         ),
+        _writes_check(found.no_writes),
     ]
+
+
+def _writes_check(reason: str | None) -> Check:
+    """Never a reason to send requests elsewhere: searches are served."""
+    if reason is None:
+        return Check("writes", True, "taken")
+    return Check("writes", True, f"the database takes none: {reason}", "refused")
 
 
 def _extension_check(version: str | None) -> Check:

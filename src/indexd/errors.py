@@ -29,6 +29,10 @@
     └── Unavailable               503 unavailable            (with Retry-After)
         ├── Overloaded            503 overloaded
         ├── DatabaseUnavailable   503 database_unavailable
+        │   └── DatabaseRefusal   503 database_unavailable
+        │       ├── DatabaseReadOnly   503 read_only
+        │       ├── DatabaseFull       503 disk_full
+        │       └── DatabasePrivilege  503 insufficient_privilege
         ├── WritesPaused          503 writes_paused
         └── EmbedderUnavailable   503 embedder_unavailable
             └── EmbedderRefused   503 embedder_unavailable
@@ -253,6 +257,30 @@ class WritesPaused(Unavailable):
     """The namespace takes no writes for the moment; try again shortly."""
 
     code = "writes_paused"
+
+
+class DatabaseRefusal(DatabaseUnavailable):
+    """The database is there and refuses the statement for a reason that is not the client's."""
+
+    headers = MappingProxyType({"Retry-After": "5"})
+
+
+class DatabaseReadOnly(DatabaseRefusal):
+    """The database takes no writes at present; searches go on."""
+
+    code = "read_only"
+
+
+class DatabaseFull(DatabaseRefusal):
+    """The database has no disk space left; searches and most reads go on."""
+
+    code = "disk_full"
+
+
+class DatabasePrivilege(DatabaseRefusal):
+    """The service's database role lacks a right; the server's log names it."""
+
+    code = "insufficient_privilege"
 
 
 class EmbedderUnavailable(Unavailable):

@@ -14,7 +14,7 @@ import structlog
 
 from indexd.background import beside
 from indexd.db import Connection, Database
-from indexd.errors import IndexdError
+from indexd.errors import DatabaseReadOnly, IndexdError
 from indexd.metrics import Metrics
 from indexd.store import policies, relevance
 from indexd.store.relevance import PRIOR, Exposure
@@ -64,7 +64,9 @@ class Exposures:
                 self._metrics.exposures_flushed.inc(written)
             except (IndexdError, psycopg.Error) as error:
                 self._metrics.exposures_dropped.inc(len(exposures))
-                log.warning("dropped exposures", count=len(exposures), cause=str(error))
+                # The log has it once that the database takes no writes.
+                if not isinstance(error, DatabaseReadOnly):
+                    log.warning("dropped exposures", count=len(exposures), cause=str(error))
 
     @asynccontextmanager
     async def flushed(

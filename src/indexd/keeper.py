@@ -6,7 +6,7 @@ find: an index whose build was cut off is invalid, is dropped and built again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -14,10 +14,10 @@ import psycopg
 import structlog
 from psycopg.pq import TransactionStatus
 
-from indexd.db import Connection
+from indexd.db import Connection, no_writes
 from indexd.settings import Settings
 from indexd.store import indexes, plans
-from indexd.store.indexes import Rules
+from indexd.store.indexes import Namespace, Rules
 from indexd.store.search import age_histogram as ages
 from indexd.urls import libpq_url
 
@@ -47,13 +47,19 @@ async def keep(
 
     Each round first deletes the plans that expired, for a build may take long.
     """
+    told: str | None = None
     while True:
         try:
             async with connected(url) as connection:
                 while True:
                     async with lock(connection, settings.keeper_interval_seconds):
                         await plans.drop_expired(connection, at=now())
-                        await keep_once(connection, rules(settings), built)
+                        obstacle = await keep_once(connection, rules(settings), built)
+                    if obstacle != told:
+                        told = obstacle
+                        _say(obstacle)
+                    if await no_writes(connection):
+                        break  # a session keeps the read-only default that it began with
                     await asyncio.sleep(settings.keeper_interval_seconds)
         except psycopg.Error as error:
             # The database went away, or a statement collided: the next round starts over.
@@ -61,6 +67,13 @@ async def keep(
         except Exception:
             log.exception("index keeper failed")
         await asyncio.sleep(settings.keeper_interval_seconds)
+
+
+def _say(obstacle: str | None) -> None:
+    if obstacle is None:
+        log.info("indexes are built here again")
+    else:
+        log.warning("indexes are not built here", cause=obstacle)
 
 
 @asynccontextmanager
@@ -96,20 +109,25 @@ async def lock(connection: Connection, interval: float) -> AsyncIterator[None]:
 
 async def keep_once(
     connection: Connection, wanted: Rules, built: Callable[[], None] = lambda: None
-) -> None:
+) -> str | None:
     """Bring all indexes to what they should be. The caller holds the lock.
 
-    `built` is called for each index that was built.
+    `built` is called for each index that was built. Answers the obstacle where the indexes had to
+    be left as they are.
     """
+    obstacle = await indexes.obstacle(connection)
     namespaces = await indexes.look(connection)
     earning = indexes.earning(namespaces, wanted)
+    if obstacle is not None:
+        if not await no_writes(connection):
+            await _count_ages(connection, earning)
+        return obstacle
     for namespace in namespaces:
         for index in namespace.indexes:
             if not (index.valid and index.name == namespace.wanted and namespace in earning):
                 await indexes.drop(connection, index.name)
                 log.info("dropped index", index=index.name, namespace=namespace.name)
-    for name in await ages.stale(connection, [namespace.name for namespace in earning]):
-        await ages.count(connection, name, at=datetime.now(UTC))
+    await _count_ages(connection, earning)
     for namespace in earning:
         if not namespace.serving:
             log.info("building index", namespace=namespace.name, chunks=namespace.chunks)
@@ -125,3 +143,9 @@ async def keep_once(
             await indexes.note_built(connection, namespace)
             built()
             log.info("rebuilt index", index=namespace.wanted, namespace=namespace.name)
+    return None
+
+
+async def _count_ages(connection: Connection, namespaces: Sequence[Namespace]) -> None:
+    for name in await ages.stale(connection, [namespace.name for namespace in namespaces]):
+        await ages.count(connection, name, at=datetime.now(UTC))

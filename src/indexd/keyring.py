@@ -15,7 +15,7 @@ import structlog
 
 from indexd.access import Access
 from indexd.addresses import can_be_a_key
-from indexd.db import Connection, Database
+from indexd.db import STANDBY, Connection, Database, no_writes
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings, secret_from
 from indexd.store import keys
@@ -59,7 +59,9 @@ class Keyring:
                     application_name=FOLLOWER,
                     connect_timeout=5,
                 ) as connection:
-                    await connection.execute(f"LISTEN {CHANNEL}")
+                    # A standby takes no LISTEN: there the keys are read again each second.
+                    if await no_writes(connection) != STANDBY:
+                        await connection.execute(f"LISTEN {CHANNEL}")
                     while True:
                         await self._read(connection)
                         async for _ in connection.notifies(timeout=LOOK_SECONDS, stop_after=1):

@@ -217,6 +217,14 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self.writes_refused = Gauge(
+            "index_writes_refused",
+            "1 while the last write was refused by the database, by reason: read_only, disk_full, "
+            "insufficient_privilege, database_unavailable",
+            ["reason"],
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
         self.exposures_flushed = Counter(
             "index_exposures_flushed",
             "Exposures that were written, so counted towards relevance",
@@ -313,8 +321,15 @@ class Metrics:
             self._named.add(namespace)
         return namespace
 
-    def render(self, documents: Mapping[str, int], only: frozenset[str] | None = None) -> bytes:
-        """Everything, with the documents by namespace as just counted; or `only` these namespaces.
+    def render(
+        self,
+        documents: Mapping[str, int],
+        only: frozenset[str] | None = None,
+        *,
+        read_only: bool | None = None,
+    ) -> bytes:
+        """Everything, with the documents by namespace as just counted and whether the database was
+        just found `read_only` (None: it did not answer); or `only` these namespaces.
 
         Those who may see some namespaces only learn nothing about all of them together either.
         """
@@ -322,6 +337,9 @@ class Metrics:
         if only is not None:
             families = [_limited(family, only) for family in families]
             documents = {name: count for name, count in documents.items() if name in only}
+        elif read_only is not None:
+            name, text = "index_database_read_only", "1 while the database takes no writes"
+            families.append(GaugeMetricFamily(name, text, read_only))
         families.append(_items(documents, self._cap))
         return generate_latest(_Families([f for f in families if f.samples or only is None]))
 

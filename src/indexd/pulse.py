@@ -9,7 +9,13 @@ import psycopg
 from indexd import keeper
 from indexd.admission import State
 from indexd.db import Connection
-from indexd.errors import Unavailable
+from indexd.errors import (
+    DatabaseFull,
+    DatabasePrivilege,
+    DatabaseReadOnly,
+    DatabaseRefusal,
+    Unavailable,
+)
 from indexd.service import Service
 from indexd.store import indexes, watch
 from indexd.urls import is_on_this_machine
@@ -18,6 +24,10 @@ SECONDS = 1.0
 
 WATCH_SECONDS = 30.0
 """How often the database is asked for what is due: a query or two, cheap on their indexes."""
+
+REFUSALS = [
+    refusal.code for refusal in (DatabaseReadOnly, DatabaseFull, DatabasePrivilege, DatabaseRefusal)
+]
 
 
 async def beat(service: Service) -> None:
@@ -43,6 +53,9 @@ def look(service: Service) -> None:
     if service.embedder is not None:
         provider = service.settings.embedder_provider or "local"
         metrics.embedder_up.labels(provider).set(service.embedder.down is None)
+    refusal = database.refusals.last
+    for reason in REFUSALS:
+        metrics.writes_refused.labels(reason).set(refusal is not None and refusal.code == reason)
 
 
 async def watch_over(service: Service) -> None:

@@ -10,10 +10,11 @@ from indexd import db
 from indexd.access import OPEN, Access
 from indexd.api.auth import scope
 from indexd.budget import Budget
-from indexd.db import Check
+from indexd.db import Check, Connection
 from indexd.embedders import Embedder
-from indexd.errors import DatabaseUnavailable, Unavailable
+from indexd.errors import DatabaseReadOnly, DatabaseUnavailable, Unavailable
 from indexd.metrics import CONTENT_TYPE
+from indexd.refusals import Refusals
 from indexd.service import Service
 from indexd.store import stats
 
@@ -33,6 +34,7 @@ async def readyz(service: NamedDependency[Service]) -> Response[str]:
         checks = [Check("database", False, error.message)]
     except psycopg.Error as error:
         checks = [Check("database", False, str(error).splitlines()[0])]
+    checks = [_last_write(check, service.database.refusals) for check in checks]
     checks.append(_embedder_check(service.embedder))
     checks.append(budget_check(service.budget))
     ready = all(check.ok for check in checks)
@@ -55,10 +57,29 @@ async def metrics(
 ) -> Response[bytes]:
     """Everything that is counted, for Prometheus; by namespace only, for a key limited to some."""
     documents: dict[str, int] = {}
+    read_only: bool | None = None
     with suppress(Unavailable):
-        documents = await service.database.read(stats.document_counts, urgent=True)
+        documents, read_only = await service.database.read(_counted, urgent=True)
     service.metrics.know_namespaces(documents)
-    return Response(service.metrics.render(documents, access.namespaces), media_type=CONTENT_TYPE)
+    return Response(
+        service.metrics.render(documents, access.namespaces, read_only=read_only),
+        media_type=CONTENT_TYPE,
+    )
+
+
+async def _counted(connection: Connection) -> tuple[dict[str, int], bool]:
+    read_only = await db.no_writes(connection) is not None
+    return await stats.document_counts(connection), read_only
+
+
+def _last_write(check: Check, refusals: Refusals) -> Check:
+    """The line about writes, where the last one failed although the database takes some."""
+    if check.name != "writes" or check.state is not None or refusals.last is None:
+        return check
+    if isinstance(refusals.last, DatabaseReadOnly):
+        return check  # which is over, as the database itself says
+    detail = f"the last one, {refusals.age_seconds:.0f} s ago: {refusals.last.message}"
+    return Check("writes", True, detail, "refused")
 
 
 def budget_check(budget: Budget) -> Check:

@@ -34,7 +34,9 @@ async def stats(service: NamedDependency[Service], access: NamedDependency[Acces
         _, policy_hash = seen(await policies.in_force(connection), access)
         return _Seen(
             await store.by_namespace(connection),
-            indexes.serving(await indexes.look(connection), rules),
+            indexes.serving(
+                await indexes.look(connection), rules, await indexes.obstacle(connection)
+            ),
             policy_hash,
             await db.versions(connection),
         )

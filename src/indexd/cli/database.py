@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 import click
 
-from indexd import migrate
+from indexd import migrate, roles
 from indexd.cli.common import database_options, load, running_database
 from indexd.cli.programs import program, target
 
@@ -55,6 +55,13 @@ def check(database_url: str | None, data_dir: str | None) -> None:
 def sql(revision: str) -> None:
     """Print the SQL of the migrations, for those who apply it by hand. Needs no database."""
     migrate.sql(revision)
+
+
+@db.command()
+@click.argument("role", default="indexd_service")
+def grant(role: str) -> None:
+    """Print the SQL that lets ROLE serve, for the role that migrates. Needs no database."""
+    click.echo(roles.service_grants(role), nl=False)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

@@ -184,16 +184,20 @@ async def _keys(connection: Connection, settings: Settings) -> Check:
 
 async def _indexes(connection: Connection, settings: Settings) -> Check:
     namespaces = await indexes.look(connection)
-    states = [one.state for one in indexes.serving(namespaces, keeper.rules(settings)).values()]
+    obstacle = await indexes.obstacle(connection)
+    serving = sum(one.serving is not None for one in namespaces)
+    wanted = sum(not one.serving for one in indexes.earning(namespaces, keeper.rules(settings)))
     broken = [
         index.name
         for one in namespaces
         for index in one.indexes
         if not index.valid and index.done is None
     ]
-    detail = (
-        f"{states.count('hnsw')} serve, {states.count('building')} wanted, {len(broken)} broken"
-    )
+    detail = f"{serving} serve, {wanted} wanted, {len(broken)} broken"
+    if obstacle is not None:
+        # How far another role's build is cannot be seen, so one looks broken until it is done.
+        detail = f"{serving} serve, {wanted} wanted, {len(broken)} unfinished; {obstacle}"
+        return Check("indexes", True, detail, "left to others" if wanted or broken else None)
     if broken:
         detail += "; a running server builds them anew"
     return Check("indexes", not broken, detail)

@@ -1,11 +1,13 @@
 """`indexd index`: look at the HNSW indexes, build one, drop one."""
 
+import functools
+
 import click
 
 from indexd import keeper
 from indexd.cli.common import database_options, load, on_connection
 from indexd.db import Connection
-from indexd.errors import NotFound
+from indexd.errors import ConfigurationError, NotFound
 from indexd.settings import Settings
 from indexd.store import indexes
 
@@ -23,7 +25,8 @@ def status(database_url: str | None, data_dir: str | None) -> None:
 
     async def look(connection: Connection) -> None:
         namespaces = await indexes.look(connection)
-        serving = indexes.serving(namespaces, keeper.rules(settings))
+        obstacle = await indexes.obstacle(connection)
+        serving = indexes.serving(namespaces, keeper.rules(settings), obstacle)
         click.echo(f"{'namespace':32} {'chunks':>10} {'dimension':>9} {'mode':6} index")
         for one in namespaces:
             index = serving[one.name]
@@ -37,11 +40,19 @@ def status(database_url: str | None, data_dir: str | None) -> None:
 
 
 @index.command()
-@click.argument("namespace")
+@click.argument("namespace", required=False)
 @database_options
-def build(namespace: str, database_url: str | None, data_dir: str | None) -> None:
-    """Build the index of NAMESPACE now, and keep it whatever its size."""
-    _decide(namespace, "always", load(database_url=database_url, data_dir=data_dir))
+def build(namespace: str | None, database_url: str | None, data_dir: str | None) -> None:
+    """Build the index of NAMESPACE now, and keep it whatever its size.
+
+    Without NAMESPACE, do once what a server's keeper does, by the same settings: for servers whose
+    role may not build indexes.
+    """
+    settings = load(database_url=database_url, data_dir=data_dir)
+    if namespace is None:
+        on_connection(settings, functools.partial(_keep, settings=settings))
+    else:
+        _decide(namespace, "always", settings)
 
 
 @index.command()
@@ -62,10 +73,22 @@ def auto(namespace: str, database_url: str | None, data_dir: str | None) -> None
 
 def _decide(namespace: str, mode: indexes.Mode, settings: Settings) -> None:
     async def decide(connection: Connection) -> None:
+        await _require_builder(connection)
         if not await indexes.set_mode(connection, namespace, mode):
             raise NotFound(f"there is no namespace {namespace!r}")
-        # A running server's keeper may be at it already: then this waits and finds it done.
-        async with keeper.lock(connection, 0.5):
-            await keeper.keep_once(connection, keeper.rules(settings))
+        await _keep(connection, settings)
 
     on_connection(settings, decide)
+
+
+async def _keep(connection: Connection, settings: Settings) -> None:
+    await _require_builder(connection)
+    # A running server's keeper may be at it already: then this waits and finds it done.
+    async with keeper.lock(connection, 0.5):
+        await keeper.keep_once(connection, keeper.rules(settings))
+
+
+async def _require_builder(connection: Connection) -> None:
+    """Raises ConfigurationError where this role or this database builds no index."""
+    if obstacle := await indexes.obstacle(connection):
+        raise ConfigurationError(f"the index: {obstacle}")

@@ -20,7 +20,7 @@ from indexd import db, keyring, logs, migrate, policy
 from indexd.app import create_app
 from indexd.cli.common import database_options, load, running_database
 from indexd.db import Database
-from indexd.errors import ConfigurationError
+from indexd.errors import ConfigurationError, DatabaseReadOnly
 from indexd.metrics import MULTIPROCESS
 from indexd.service import now
 from indexd.settings import Settings
@@ -130,15 +130,21 @@ def metrics_folder(workers: int) -> Iterator[None]:
 
 
 def prepare(url: str, settings: Settings) -> None:
-    """Put the file's admin key and policies in force; raises ConfigurationError for a mistake."""
+    """Put the file's admin key and policies in force; raises ConfigurationError for a mistake.
+
+    Where the database takes no writes, the server starts with the keys and policies in it.
+    """
     secret, wanted = keyring.admin_secret(settings), policy.load(settings.policies_path)
 
     async def put() -> None:
         async with Database(url, settings) as database:
-            if secret is not None:
-                ensure = functools.partial(keys.ensure_from_file, secret=secret, at=now())
-                await database.write(ensure)
-            await database.write(functools.partial(policies.apply, policies=wanted))
+            try:
+                if secret is not None:
+                    ensure = functools.partial(keys.ensure_from_file, secret=secret, at=now())
+                    await database.write(ensure)
+                await database.write(functools.partial(policies.apply, policies=wanted))
+            except DatabaseReadOnly as error:
+                log.warning("keys and policies are read as they stand", cause=error.message)
 
     asyncio.run(put())
 

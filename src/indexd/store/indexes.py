@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from psycopg import sql
 
-from indexd.db import Connection
+from indexd.db import NO_WRITES, Connection
 
 MAX_DIMENSION = 4_000
 """What an HNSW index over halfvec can hold; longer vectors are always scanned exactly."""
@@ -106,20 +106,49 @@ class Serving(msgspec.Struct, frozen=True):
     note: str | None = None
 
 
-def serving(namespaces: list[Namespace], rules: Rules) -> dict[str, Serving]:
-    """`building` from the moment a namespace earns an index until that serves."""
+def serving(
+    namespaces: list[Namespace], rules: Rules, obstacle: str | None = None
+) -> dict[str, Serving]:
+    """`building` from the moment a namespace earns an index until that serves.
+
+    Where an obstacle keeps the service from building, `exact` until somebody else began to build.
+    """
     earn = {one.name for one in earning(namespaces, rules)}
 
     def of(one: Namespace) -> Serving:
         if one.serving:
             return Serving("hnsw")
         if one.name in earn:
-            return Serving("building", next((i.done for i in one.indexes if not i.valid), None))
+            if obstacle is not None and not one.indexes:
+                return Serving("exact", note=obstacle)
+            done = next((i.done for i in one.indexes if not i.valid), None)
+            return Serving("building", done, obstacle)
         if one.dimension > MAX_DIMENSION:
             return Serving("exact", note=f"dimension over {MAX_DIMENSION:,}: always scanned")
         return Serving("exact")
 
     return {one.name: of(one) for one in namespaces}
+
+
+async def obstacle(connection: Connection) -> str | None:
+    """Why no index can be built, rebuilt or dropped on this connection; None where one can."""
+    cursor = await connection.execute(f"""
+        SELECT {NO_WRITES},
+               current_user,
+               -- What CREATE INDEX wants: the rights of the table's owner, and room in the schema.
+               pg_has_role(relowner, 'USAGE') AND has_schema_privilege(relnamespace, 'CREATE')
+          FROM pg_class
+         WHERE oid = 'indexd.chunks'::regclass
+    """)
+    read_only, role, allowed = await cursor.fetchone() or (None, "", True)
+    if read_only is not None:
+        return f"not built while the database takes no writes: {read_only}"
+    if not allowed:
+        return (
+            f"the role {role} may not build or drop it: "
+            "run `indexd index build` as the role that owns the tables"
+        )
+    return None
 
 
 async def look(connection: Connection) -> list[Namespace]:

@@ -117,6 +117,8 @@ async def ensure_from_file(connection: Connection, secret: str, *, at: datetime)
 
     Raises ConfigurationError as `known_from_file` does, so a key that was revoked stays so.
     """
+    if await known_from_file(connection, secret, at=at):
+        return  # without a lock, which a database that takes no writes refuses
     # Two servers that start at once: one after the other.
     await connection.execute("LOCK TABLE indexd.api_keys IN SHARE ROW EXCLUSIVE MODE")
     if not await known_from_file(connection, secret, at=at):
