@@ -29,12 +29,9 @@ from enum import StrEnum
 from typing import Literal
 
 import msgspec
-import structlog
 
 from indexd.errors import Overloaded
 from indexd.knee import ConcurrencyLimit
-
-log = structlog.get_logger()
 
 Preference = Literal["latency", "throughput"]
 
@@ -75,13 +72,28 @@ class Limits(msgspec.Struct, frozen=True):
     prefer: Preference = "latency"
 
 
+class Change(msgspec.Struct, frozen=True):
+    """An overload began, or ended in `state`.
+
+    `seconds` is how long it lasted, `refused` how many requests were refused in it, `concurrency`
+    the limit that was found.
+    """
+
+    state: State
+    busy: int
+    waiting: int
+    seconds: float = 0.0
+    refused: int = 0
+    concurrency: int = 0
+
+
 def _ignore(_: object) -> None:
     pass
 
 
 class Admission:
     """`waited` is called with the seconds that a request waited, `refused` with the reason of a
-    refusal: queue or wait.
+    refusal (queue or wait), `changed` when an overload begins or ends.
     """
 
     def __init__(
@@ -90,12 +102,14 @@ class Admission:
         *,
         waited: Callable[[float], None] = _ignore,
         refused: Callable[[str], None] = _ignore,
+        changed: Callable[[Change], None] = _ignore,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.busy = 0
         self._limits = limits
         self._waited = waited
         self._refused = refused
+        self._changed = changed
         self._clock = clock
         self._queue: deque[asyncio.Future[None]] = deque()
         self._limit = ConcurrencyLimit(limits.permits, first=limits.cores, clock=clock)
@@ -249,21 +263,19 @@ class Admission:
         self._refused_in_all = 0
         self._begin_interval(now)
         self._limit.start()
-        log.warning(
-            "overload begins: requests are refused",
-            busy=self.busy,
-            waiting=len(self._queue),
-            prefer=self._limits.prefer,
-        )
+        self._changed(Change(State.SHEDDING, self.busy, len(self._queue)))
 
     def _end_shedding(self, now: float) -> None:
         self._shedding = False
-        log.warning(
-            "overload ends",
-            state=self.state.value,
-            seconds=round(now - self._shedding_since, 1),
-            refused=self._refused_in_all,
-            concurrency=self._limit.settled,
+        self._changed(
+            Change(
+                self.state,
+                self.busy,
+                len(self._queue),
+                seconds=now - self._shedding_since,
+                refused=self._refused_in_all,
+                concurrency=self._limit.settled,
+            )
         )
 
     def _begin_interval(self, now: float) -> None:

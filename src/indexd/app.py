@@ -11,7 +11,7 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from psycopg import AsyncCursor
 
-from indexd import __version__, embedders, keeper, policy, pulse, tracing
+from indexd import __version__, embedders, keeper, logs, policy, pulse, tracing
 from indexd.access import OPEN
 from indexd.api import (
     auth,
@@ -59,7 +59,10 @@ def create_app(
     tuning = Tuning(ef=settings.search_ef, max_scan_tuples=settings.search_max_scan_tuples)
     metrics = Metrics(settings.metrics_namespaces)
     admission = admission_of(
-        settings, metrics.pool_wait.observe, lambda why: metrics.rejected.labels(why).inc()
+        settings,
+        metrics.pool_wait.observe,
+        lambda why: metrics.rejected.labels(why).inc(),
+        logs.tell_overload,
     )
     spans = tracing.tracer() if settings.tracing == "on" else None
     cursor = tracing.traced_cursor(spans[0]) if spans else AsyncCursor

@@ -17,7 +17,7 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from indexd import migrate
-from indexd.admission import Admission, Limits
+from indexd.admission import Admission, Change, Limits
 from indexd.errors import (
     DatabaseFull,
     DatabasePrivilege,
@@ -221,6 +221,7 @@ def admission_of(
     settings: Settings,
     waited: Callable[[float], None] = lambda _: None,
     refused: Callable[[str], None] = lambda _: None,
+    changed: Callable[[Change], None] = lambda _: None,
 ) -> Admission:
     """As many permits as connections; where requests wait, by the cores, if they are known."""
     local = settings.database_url is None or is_on_this_machine(settings.database_url)
@@ -231,7 +232,7 @@ def admission_of(
         cores=os.cpu_count() if local else None,
         prefer=settings.overload_prefers,
     )
-    return Admission(limits, waited=waited, refused=refused)
+    return Admission(limits, waited=waited, refused=refused, changed=changed)
 
 
 class _Collision(Exception):

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 from structlog.typing import Processor
 
+from indexd.admission import Change, State
 from indexd.settings import Settings
 
 
@@ -48,3 +49,20 @@ def configure(settings: Settings, to: TextIO | None = None) -> None:
 
 def _serialized(event: object, **_: object) -> str:
     return msgspec.json.encode(event, enc_hook=repr).decode()
+
+
+def tell_overload(change: Change) -> None:
+    """A line when an overload begins, and one when it ends."""
+    log = structlog.get_logger()
+    if change.state is State.SHEDDING:
+        log.warning(
+            "overload begins: requests are refused", busy=change.busy, waiting=change.waiting
+        )
+        return
+    log.warning(
+        "overload ends",
+        state=change.state.value,
+        seconds=round(change.seconds, 1),
+        refused=change.refused,
+        concurrency=change.concurrency,
+    )
