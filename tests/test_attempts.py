@@ -20,6 +20,8 @@ from indexd.store.tuning import Tuning
 from indexd.vectors import Embedding, normalised
 from tests.test_probe_sweep import AT, DAY, DIMENSION, Corpus, connection, store_and_index
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["connection"]
 
 K = 10

@@ -20,6 +20,8 @@ from indexd.store.namespaces import facts_values
 from indexd.store.tuning import Tuning
 from tests.conftest import _url
 
+pytestmark = pytest.mark.slow
+
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 CHUNKS = 20_000
 DIMENSION = 32
