@@ -18,7 +18,7 @@ serve: $(READY) ## Run the service with its own PostgreSQL
 test: $(READY) ## Run all tests
 	$(VENV)/bin/pytest
 
-test-fast: $(READY) ## Run the tests that are not marked slow: under a minute
+test-fast: $(READY) ## Run the tests that are not marked slow
 	$(VENV)/bin/pytest -m "not slow"
 
 check: $(READY) ## Format, lint, types, who may import whom, and prose

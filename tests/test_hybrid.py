@@ -21,6 +21,8 @@ from indexd.store.search.plan import POOL
 from indexd.vectors import normalised
 from tests.conftest import Client, Sql, document
 
+pytestmark = pytest.mark.slow
+
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = 86_400.0
 DIMENSION = 6
@@ -85,7 +87,6 @@ async def connection(url: str) -> AsyncIterator[Connection]:
         yield opened
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("indexed", [False, True])
 @pytest.mark.parametrize("half_life", [None, DAY, 30 * DAY, 3650 * DAY])
 @pytest.mark.parametrize("tag", [None, "t1"])

@@ -21,6 +21,8 @@ from indexd.store.search.one_statement import Shortcut
 from indexd.vectors import Embedding, normalised
 from tests.test_probe_sweep import AT, DAY, DIMENSION, Corpus, connection, store_and_index
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["connection"]
 
 K = 10

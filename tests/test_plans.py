@@ -19,6 +19,8 @@ from indexd.store.search.bounds import NO_HALF_LIFE
 from indexd.store.search.costs import Tuning
 from tests.conftest import _url
 
+pytestmark = pytest.mark.slow
+
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 CHUNKS = 20_000
 DIMENSION = 32

@@ -31,6 +31,8 @@ from indexd.store.search.bounds import (
 from indexd.store.search.costs import Tuning
 from indexd.vectors import normalised
 
+pytestmark = pytest.mark.slow
+
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = 86_400.0
 DIMENSION = 6
@@ -150,7 +152,6 @@ def assert_same(found: list[Any], expected: list[tuple[str, float]]) -> None:
         assert hit.doc_id == doc_id or hit.doc_id in near or abs(hit.score - score) < 1e-6
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("policy", [None, 1.0, 60.0, DAY, 30 * DAY, 3650 * DAY, 1e300, 5e-324])
 @pytest.mark.parametrize("mixed", [False, True])
 async def test_the_answer_is_that_of_brute_force(
@@ -170,7 +171,6 @@ async def test_the_answer_is_that_of_brute_force(
         assert_same(found.hits, corpus.best(query, policy, k, tag))
 
 
-@pytest.mark.slow
 @settings(
     max_examples=40,
     deadline=None,
@@ -228,7 +228,6 @@ def test_the_dimensionality_is_the_estimate_by_maximum_likelihood(
         assert estimated(np.full(9, same)) == 0
 
 
-@pytest.mark.slow
 async def test_a_search_of_high_dimensionality_is_given_more_of_the_index(
     connection: Connection, rng: np.random.Generator
 ) -> None:
@@ -264,7 +263,6 @@ async def test_a_wrong_age_histogram_costs_time_and_no_answer(
     assert_same(found.hits, corpus.best(query, 30 * DAY, 10, None))
 
 
-@pytest.mark.slow
 async def test_a_recent_search_scores_few_of_many(
     connection: Connection, rng: np.random.Generator
 ) -> None:
@@ -277,7 +275,6 @@ async def test_a_recent_search_scores_few_of_many(
     assert_same(found.hits, corpus.best(query, DAY, 10, None))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("half_life", [5e-324, 1e-300, 0.1, 1.0, 1.5, 2.0, 8.0000000001, 1.7e308])
 async def test_a_class_bounds_the_half_lives_in_it(
     connection: Connection, half_life: float

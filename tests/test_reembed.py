@@ -24,6 +24,8 @@ from tests.fake_embedders import Fake, running, vector
 from tests.test_embedders import bulk, search, served, settings_for, texts_document
 from tests.test_serve import serving
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [f"text number {n}" for n in range(60)]
 NEW = "ffffffffffff"
 
@@ -85,7 +87,6 @@ async def test_all_chunks_get_the_new_vectors_and_the_namespace_the_new_name(
         assert answer.json()["unchanged"] is True
 
 
-@pytest.mark.slow
 async def test_a_run_that_is_cut_off_is_taken_up_and_changed_nothing(
     client: Client, new: Fake, url: str
 ) -> None:
@@ -115,7 +116,6 @@ async def test_what_was_begun_with_another_model_is_not_used(
     assert sorted(new.texts) == sorted(TEXTS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("indexed", [False, True])
 async def test_it_is_searched_and_written_to_all_the_while(
     old: Fake,

@@ -13,6 +13,8 @@ from indexd.db import Database
 from indexd.settings import Settings
 from tests.conftest import Client, document, service_of
 
+pytestmark = pytest.mark.slow
+
 START = datetime(2026, 6, 1, tzinfo=UTC)
 SEMANTIC = "semantic: {min_score: 0.6, min_age_seconds: 86400, min_exposures: 3, min_days: 2}"
 

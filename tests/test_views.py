@@ -10,6 +10,8 @@ from indexd.app import create_app
 from indexd.settings import Settings
 from tests.conftest import Client, Sql, document
 
+pytestmark = pytest.mark.slow
+
 
 async def fill(client: Client) -> None:
     now = datetime.now(UTC)
