@@ -77,7 +77,6 @@ def external(clone: psycopg.Connection[Any], url: str) -> str:
 
 def test_the_server_brings_its_own_database_and_keeps_the_data(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    tmp_path.chmod(0o755)
     for unchanged in (False, True):
         with serving(tmp_path, "--data-dir", str(data)) as (client, process):
             answer = client.post("/index/upsert", json=document("a", [1, 0]))
@@ -89,7 +88,6 @@ def test_the_server_brings_its_own_database_and_keeps_the_data(tmp_path: Path) -
 
 def test_a_server_that_was_killed_comes_up_again(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    tmp_path.chmod(0o755)
     with serving(tmp_path, "--data-dir", str(data)) as (client, process):
         client.post("/index/upsert", json=document("a", [1, 0]))
         process.kill()
@@ -107,7 +105,6 @@ def test_a_process_id_that_is_someone_elses_by_now_keeps_no_database_from_starti
     tmp_path: Path,
 ) -> None:
     """As after a container that was killed starts again, in which ids are given out anew."""
-    tmp_path.chmod(0o755)
     file = tmp_path / "postgres" / "postmaster.pid"
     with embedded.postgres(tmp_path):
         _, _, _, port, sockets, *_ = file.read_text().splitlines()
@@ -203,7 +200,6 @@ def test_an_external_database_that_is_not_at_head_is_refused(tmp_path: Path, ext
 
 
 def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
     home = tmp_path / "elsewhere"
     home.mkdir()
     with embedded.postgres(home, {"shared_buffers": "64MB"}) as url:
@@ -215,7 +211,6 @@ def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
             process,
         ):
             client.post("/index/upsert", json=document("a", [1, 0]))
-            options = (home / "postgres" / "postmaster.opts").read_text().split('"', 1)[1]
             subprocess.run([*control, "-m", "immediate", "stop"], check=True, **user)  # type: ignore[call-overload]
             for _ in range(3):
                 for route, body in (
@@ -229,7 +224,7 @@ def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
             assert client.get("/healthz").text == "ok"
             assert client.get("/readyz").status_code == 503
             subprocess.run(
-                [*control, "-o", '"' + options, "-l", str(home / "postgres" / "log"), "start"],
+                [*control, "-l", str(home / "postgres" / "log"), "start"],
                 check=True,
                 **user,  # type: ignore[call-overload]
             )
@@ -316,7 +311,6 @@ except httpx.TransportError:
 def test_a_server_that_is_killed_while_it_builds_an_index_leaves_nothing_broken(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    tmp_path.chmod(0o755)
     data = tmp_path / "data"
     environ = {"INDEXD_INDEX_THRESHOLD": "4000", "INDEXD_KEEPER_INTERVAL_SECONDS": "0.1"}
     vectors = rng.normal(size=(4_000, 64)).round(3)

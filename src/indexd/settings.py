@@ -20,6 +20,9 @@ from indexd.errors import ConfigurationError
 PREFIX = "INDEXD_"
 CONFIG_VARIABLE = "INDEXD_CONFIG"
 
+ROOTS_FOLDER = "/var/lib/indexd"
+"""Where root's data lies by default: a folder whose parents everyone may enter already."""
+
 SWITCHES = ("auth", "budget_degrade", "tracing")
 """Settings that are `on` or `off`, which YAML reads as true and false."""
 
@@ -38,7 +41,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     data_dir: Annotated[
         str | None,
-        Meta(description="Where the server's own PostgreSQL keeps its data"),
+        Meta(
+            description="Where the server's own PostgreSQL keeps its data; in the home, for root "
+            "/var/lib/indexd"
+        ),
     ] = None
     policies: Annotated[
         str | None, Meta(description="File of retention policies; without it, the shipped one")
@@ -248,7 +254,14 @@ def rows() -> Iterator[Row]:
 
 
 def default_data_path() -> Path:
-    """The user's data folder, as the platform has it."""
+    """The user's data folder, as the platform has it; for root one whose parents all may enter."""
+    if sys.platform.startswith("linux") and os.geteuid() == 0:
+        return Path(ROOTS_FOLDER)
+    return home_data_path()
+
+
+def home_data_path() -> Path:
+    """The data folder in the home of whoever runs this."""
     if sys.platform == "darwin":
         return Path("~/Library/Application Support/indexd").expanduser()
     if sys.platform == "win32":
