@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -294,7 +294,20 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         return _with_password(msgspec.convert(given, Settings, strict=False))
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
-        raise ConfigurationError(f"{path.rstrip('`') or 'settings'}: {message}") from error
+        name = path.rstrip("`")
+        if valid := _choices(name):
+            message = f"expected one of {', '.join(valid)}, got {given.get(name)!r}"
+        raise ConfigurationError(f"{name or 'settings'}: {message}") from error
+
+
+def _choices(name: str) -> list[str]:
+    """The values of a setting that takes one of several words."""
+    hint = get_type_hints(Settings).get(name)
+    return [value for part in (hint, *get_args(hint)) for value in get_args(part) if _is_word(part)]
+
+
+def _is_word(hint: Any) -> bool:
+    return get_origin(hint) is Literal
 
 
 def secret_from(path: str, setting: str) -> str:
@@ -309,7 +322,10 @@ def secret_from(path: str, setting: str) -> str:
 
 
 def _with_password(settings: Settings) -> Settings:
-    if settings.database_password_file is None or settings.database_url is None:
+    if settings.database_url is None:
+        return settings
+    urls.require_valid(settings.database_url)
+    if settings.database_password_file is None:
         return settings
     password = secret_from(settings.database_password_file, "database_password_file")
     url = urls.with_password(settings.database_url, password)
