@@ -392,6 +392,25 @@ def test_doctor_finds_a_broken_index_and_an_old_schema(
     assert "run `indexd db upgrade`" in indexd(url, "doctor").stdout
 
 
+@pytest.mark.parametrize("below", ["", "data"])
+def test_doctor_keeps_its_other_lines_where_a_file_is_in_the_way_of_the_data(
+    tmp_path: Path, below: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    found = subprocess.run(
+        [sys.executable, "-m", "indexd", "doctor", "--data-dir", str(file / below)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (found.returncode, found.stderr) == (1, "")
+    for line in ("program: ok", "policies: ok", "access: ok", "disk: ok"):
+        assert line in found.stdout
+    assert f"database: failed ({file}" in found.stdout
+
+
 def test_doctor_says_that_there_is_no_database() -> None:
     found = indexd("postgresql://nobody@127.0.0.1:1/none", "doctor")
     assert found.returncode == 1
