@@ -188,7 +188,7 @@ print(answer.status_code, end="")
 def test_an_external_database_that_is_not_at_head_is_refused(tmp_path: Path, external: str) -> None:
     migrate.downgrade(external, "0001")
     outcome = subprocess.run(
-        [sys.executable, "-m", "indexd", "serve", "--database-url", external],
+        [sys.executable, "-m", "indexd", "serve", "--port", "0", "--database-url", external],
         capture_output=True,
         text=True,
         check=False,
@@ -197,6 +197,24 @@ def test_an_external_database_that_is_not_at_head_is_refused(tmp_path: Path, ext
     assert outcome.returncode == 1
     assert "run `indexd db upgrade`" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+def test_a_busy_port_ends_the_start_before_any_work(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for workers in ("1", "2"):
+            options = ("--port", str(port), "--workers", workers, "--data-dir", f"{tmp_path}/data")
+            outcome = subprocess.run(
+                [sys.executable, "-m", "indexd", "serve", *options],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+            assert (outcome.returncode, outcome.stdout) == (1, "")
+            [line] = outcome.stderr.splitlines()
+            assert line.startswith(f"indexd: 127.0.0.1:{port} is in use")
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
