@@ -132,6 +132,16 @@ def pytest_unconfigure() -> None:
     _running.close()
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder of the test's own. Unlike pytest's, it lies where the user may enter whom a
+    PostgreSQL of root's runs as, and its path is short enough for a socket.
+    """
+    with tempfile.TemporaryDirectory(prefix="indexd-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder).resolve()
+
+
 def _migrate(**where: Any) -> None:
     migrate.upgrade(_url(where["host"], where["port"], where["user"], where["dbname"]))
 

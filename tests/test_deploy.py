@@ -1,8 +1,10 @@
 """What is in deploy/, the compose file and the Dockerfile, as far as no engine is needed."""
 
+import ast
 import configparser
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +236,42 @@ def test_the_unit_runs_the_service_as_nobody_in_particular() -> None:
     )
     settings_of(environ)
     assert environ["INDEXD_AUTH"] == "keys"
+
+
+def test_commands_beside_the_unit_have_its_settings() -> None:
+    """Else they would decide by the defaults of settings that the server has otherwise."""
+    unit = (DEPLOY / "indexd.service").read_text()
+    [file] = re.findall(r"^EnvironmentFile=(.+)$", unit, re.MULTILINE)
+    told = re.findall(r"systemd-run (?:.*\\\n)+", OPERATIONS)
+    assert told
+    for command in told:
+        assert f"--property=EnvironmentFile={file} " in command
+
+
+def imported() -> set[str]:
+    """The packages that the program imports, by the names they are imported by."""
+    found = set()
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names - {"indexd"}
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    declared = re.findall(
+        r'^    "([a-z-]+)', text.partition("[dependency-groups]")[0], re.MULTILINE
+    )
+    called = {
+        "prometheus_client": "prometheus-client",
+        "psycopg_pool": "psycopg",  # its extra
+        "yaml": "pyyaml",
+    }
+    optional = {"opentelemetry", "sentence_transformers", "torch"}
+    assert {called.get(name, name) for name in imported() - optional} <= set(declared)
 
 
 def test_prometheus_is_told_where_and_with_which_key() -> None:

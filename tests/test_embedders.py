@@ -388,6 +388,23 @@ async def test_an_openai_server_need_not_list_its_models(common_url: str, sql: S
             assert (await client.post("/embed/text", json=EMBED)).status_code == 200
 
 
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_empty_key_file_is_refused_and_no_request_goes_without_a_key(
+    tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(text)
+    environ = {
+        "INDEXD_DATABASE_URL": "postgresql://x/y",
+        "INDEXD_EMBEDDER_PROVIDER": "openai",
+        "INDEXD_EMBEDDER_BASE_URL": "http://localhost:1",
+        "INDEXD_EMBEDDER_MODEL": "m",
+        "INDEXD_EMBEDDER_API_KEY_FILE": str(file),
+    }
+    with pytest.raises(ConfigurationError, match=f"embedder_api_key_file: {file} is empty"):
+        create_app(load(environ))
+
+
 @pytest.mark.parametrize(
     ("environ", "named"),
     [

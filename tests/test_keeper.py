@@ -302,3 +302,34 @@ async def test_a_build_that_the_release_before_noted_counts_too(admin: Admin) ->
           FROM indexd.namespaces
     """)
     assert await cursor.fetchall() == [(0, 0)]
+
+
+async def test_an_admin_who_names_one_index_touches_no_other(
+    own_client: Client, url: str, admin: Admin, rng: np.random.Generator
+) -> None:
+    """The admin's shell need not have the settings of the server, here its threshold."""
+    for namespace in ("large", "named"):
+        await fill(own_client, namespace, rng.normal(size=(150, 3)), first=0)
+    await keeper.keep_once(admin, RULES)
+    run = asyncio.to_thread
+    for word, state in (("drop", "exact"), ("build", "hnsw"), ("auto", "hnsw")):
+        await run(command, url, "index", word, "named")
+        assert await index_of(own_client, "named") == state
+        assert await index_of(own_client, "large") == "hnsw"
+    # Nor does it build what the shell's own rules would give one.
+    await run(command, url, "index", "drop", "large")
+    await admin.execute("UPDATE indexd.namespaces SET index_mode = 'always'")
+    await run(command, url, "index", "drop", "named")
+    assert await index_of(own_client, "large") != "hnsw"
+
+
+async def test_a_namespace_cannot_steer_the_terminal(own_client: Client, url: str) -> None:
+    name = "a\x1b[2Jb\rc\nd\u202e"
+    await fill(own_client, name, np.ones((1, 3)))
+    shown = await asyncio.to_thread(command, url, "index", "status")
+    assert r"a\x1b[2Jb\rc\nd\u202e" in shown
+    assert all(line.isprintable() for line in shown.split("\n"))
+    [made] = (await asyncio.to_thread(command, url, "keys", "create", "k", "--namespace", name),)
+    assert made
+    listed = await asyncio.to_thread(command, url, "keys", "list")
+    assert all(line.isprintable() for line in listed.split("\n"))

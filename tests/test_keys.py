@@ -174,7 +174,7 @@ def refused_start(url: str, environ: dict[str, str]) -> str:
     import os
 
     outcome = subprocess.run(
-        [sys.executable, "-m", "indexd", "serve", "--database-url", url],
+        [sys.executable, "-m", "indexd", "serve", "--port", "0", "--database-url", url],
         env={**os.environ, **environ},
         capture_output=True,
         text=True,

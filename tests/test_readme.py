@@ -47,7 +47,6 @@ def settled(value: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README speaks curl")
 def test_the_shell_blocks_answer_what_is_shown(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
     data = tmp_path / "data"
     with serving(tmp_path, "--data-dir", str(data)) as (client, _):
         environ = {

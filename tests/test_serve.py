@@ -79,7 +79,6 @@ def external(clone: psycopg.Connection[Any], url: str) -> str:
 
 def test_the_server_brings_its_own_database_and_keeps_the_data(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    tmp_path.chmod(0o755)
     for unchanged in (False, True):
         with serving(tmp_path, "--data-dir", str(data)) as (client, process):
             answer = client.post("/index/upsert", json=document("a", [1, 0]))
@@ -91,7 +90,6 @@ def test_the_server_brings_its_own_database_and_keeps_the_data(tmp_path: Path) -
 
 def test_a_server_that_was_killed_comes_up_again(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    tmp_path.chmod(0o755)
     with serving(tmp_path, "--data-dir", str(data)) as (client, process):
         client.post("/index/upsert", json=document("a", [1, 0]))
         process.kill()
@@ -109,7 +107,6 @@ def test_a_process_id_that_is_someone_elses_by_now_keeps_no_database_from_starti
     tmp_path: Path,
 ) -> None:
     """As after a container that was killed starts again, in which ids are given out anew."""
-    tmp_path.chmod(0o755)
     file = tmp_path / "postgres" / "postmaster.pid"
     with embedded.postgres(tmp_path):
         _, _, _, port, sockets, *_ = file.read_text().splitlines()
@@ -193,7 +190,7 @@ print(answer.status_code, end="")
 def test_an_external_database_that_is_not_at_head_is_refused(tmp_path: Path, external: str) -> None:
     migrate.downgrade(external, "0001")
     outcome = subprocess.run(
-        [sys.executable, "-m", "indexd", "serve", "--database-url", external],
+        [sys.executable, "-m", "indexd", "serve", "--port", "0", "--database-url", external],
         capture_output=True,
         text=True,
         check=False,
@@ -204,8 +201,25 @@ def test_an_external_database_that_is_not_at_head_is_refused(tmp_path: Path, ext
     assert "Traceback" not in outcome.stderr
 
 
+def test_a_busy_port_ends_the_start_before_any_work(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for workers in ("1", "2"):
+            options = ("--port", str(port), "--workers", workers, "--data-dir", f"{tmp_path}/data")
+            outcome = subprocess.run(
+                [sys.executable, "-m", "indexd", "serve", *options],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+            assert (outcome.returncode, outcome.stdout) == (1, "")
+            [line] = outcome.stderr.splitlines()
+            assert line.startswith(f"indexd: 127.0.0.1:{port} is in use")
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
     home = tmp_path / "elsewhere"
     home.mkdir()
     with embedded.postgres(home, {"shared_buffers": "64MB"}) as url:
@@ -217,7 +231,6 @@ def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
             process,
         ):
             client.post("/index/upsert", json=document("a", [1, 0]))
-            options = (home / "postgres" / "postmaster.opts").read_text().split('"', 1)[1]
             subprocess.run([*control, "-m", "immediate", "stop"], check=True, **user)  # type: ignore[call-overload]
             for _ in range(3):
                 for route, body in (
@@ -231,7 +244,7 @@ def test_a_database_that_goes_away_and_comes_back(tmp_path: Path) -> None:
             assert client.get("/healthz").text == "ok"
             assert client.get("/readyz").status_code == 503
             subprocess.run(
-                [*control, "-o", '"' + options, "-l", str(home / "postgres" / "log"), "start"],
+                [*control, "-l", str(home / "postgres" / "log"), "start"],
                 check=True,
                 **user,  # type: ignore[call-overload]
             )
@@ -318,7 +331,6 @@ except httpx.TransportError:
 def test_a_server_that_is_killed_while_it_builds_an_index_leaves_nothing_broken(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    tmp_path.chmod(0o755)
     data = tmp_path / "data"
     environ = {"INDEXD_INDEX_THRESHOLD": "4000", "INDEXD_KEEPER_INTERVAL_SECONDS": "0.1"}
     vectors = rng.normal(size=(4_000, 64)).round(3)

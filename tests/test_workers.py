@@ -32,6 +32,18 @@ def test_a_mistake_in_the_settings_ends_the_start(
     assert named in refused_start(external, environ | {"INDEXD_WORKERS": "2"})
 
 
+def test_no_worker_outlives_a_server_that_was_killed(tmp_path: Path, external: str) -> None:
+    with serving(tmp_path, "--workers", "2", "--database-url", external) as (client, process):
+        started = workers(psutil.Process(process.pid))
+        assert len(started) == 2
+        process.kill()
+        process.wait()
+        _, alive = psutil.wait_procs(started, timeout=30)
+        assert alive == []
+        with pytest.raises(httpx.ConnectError):
+            client.get("/healthz")
+
+
 def test_a_worker_that_dies_is_replaced_at_once_and_the_new_one_leaves_the_policies_as_they_are(
     tmp_path: Path, external: str
 ) -> None:

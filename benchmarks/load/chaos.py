@@ -43,9 +43,8 @@ async def _restart_database(folder: Path, until: float) -> None:
 def _restart(folder: Path) -> None:
     control = [str(embedded.BINARIES / "pg_ctl"), "-w", "-m", "fast", "-D", str(folder)]
     user = {"user": "pgserver"} if os.geteuid() == 0 else {}
-    options = '"' + (folder / "postmaster.opts").read_text().partition('"')[2].strip()
     subprocess.run(
-        [*control, "-o", options, "-l", str(folder / "log"), "restart"],
+        [*control, "-l", str(folder / "log"), "restart"],
         check=True,
         stdout=subprocess.DEVNULL,
         **user,  # type: ignore[call-overload]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import msgspec
 import psycopg
 import structlog
 from psycopg.pq import TransactionStatus
@@ -123,20 +124,12 @@ async def keep_once(
             await _count_ages(connection, earning)
         return obstacle
     for namespace in namespaces:
-        for index in namespace.indexes:
-            if not (index.valid and index.name == namespace.wanted and namespace in earning):
-                await indexes.drop(connection, index.name)
-                log.info("dropped index", index=index.name, namespace=namespace.name)
+        await _drop_others(connection, namespace, earns=namespace in earning)
     await _count_ages(connection, earning)
     for namespace in earning:
         if not namespace.serving:
-            log.info("building index", namespace=namespace.name, chunks=namespace.chunks)
-            # The planner must know how many chunks have this dimension before it trusts the index.
-            await connection.execute("ANALYZE indexd.chunks")
-            await indexes.build(connection, namespace, wanted)
-            await indexes.note_built(connection, namespace)
+            await _build(connection, namespace, wanted)
             built()
-            log.info("built index", index=namespace.wanted, namespace=namespace.name)
         elif namespace.worn(wanted):
             log.info("rebuilding index", namespace=namespace.name, removed=namespace.dead)
             await indexes.rebuild(connection, namespace)
@@ -149,3 +142,35 @@ async def keep_once(
 async def _count_ages(connection: Connection, namespaces: Sequence[Namespace]) -> None:
     for name in await ages.stale(connection, [namespace.name for namespace in namespaces]):
         await ages.count(connection, name, at=datetime.now(UTC))
+
+
+async def keep_one(connection: Connection, name: str, wanted: Rules) -> None:
+    """Bring the index of one namespace to what its mode says, `always` or `never`, and touch no
+    other. The caller holds the lock.
+    """
+    namespaces = [one for one in await indexes.look(connection) if one.name == name]
+    # The limit is over all namespaces, and this one was asked for by name.
+    earning = indexes.earning(namespaces, msgspec.structs.replace(wanted, limit=1))
+    for namespace in namespaces:
+        await _drop_others(connection, namespace, earns=bool(earning))
+    await _count_ages(connection, earning)
+    for namespace in earning:
+        if not namespace.serving:
+            await _build(connection, namespace, wanted)
+
+
+async def _drop_others(connection: Connection, namespace: Namespace, *, earns: bool) -> None:
+    """Its indexes but the one that serves, and that as well unless it earns one."""
+    for index in namespace.indexes:
+        if not (index.valid and index.name == namespace.wanted and earns):
+            await indexes.drop(connection, index.name)
+            log.info("dropped index", index=index.name, namespace=namespace.name)
+
+
+async def _build(connection: Connection, namespace: Namespace, wanted: Rules) -> None:
+    log.info("building index", namespace=namespace.name, chunks=namespace.chunks)
+    # The planner must know how many chunks have this dimension before it trusts the index.
+    await connection.execute("ANALYZE indexd.chunks")
+    await indexes.build(connection, namespace, wanted)
+    await indexes.note_built(connection, namespace)
+    log.info("built index", index=namespace.wanted, namespace=namespace.name)

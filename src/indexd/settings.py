@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,9 @@ from indexd.errors import ConfigurationError
 
 PREFIX = "INDEXD_"
 CONFIG_VARIABLE = "INDEXD_CONFIG"
+
+ROOTS_FOLDER = "/var/lib/indexd"
+"""Where root's data lies by default: a folder whose parents everyone may enter already."""
 
 SWITCHES = ("auth", "budget_degrade", "tracing")
 """Settings that are `on` or `off`, which YAML reads as true and false."""
@@ -38,7 +41,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     data_dir: Annotated[
         str | None,
-        Meta(description="Where the server's own PostgreSQL keeps its data"),
+        Meta(
+            description="Where the server's own PostgreSQL keeps its data; in the home, for root "
+            "/var/lib/indexd"
+        ),
     ] = None
     policies: Annotated[
         str | None, Meta(description="File of retention policies; without it, the shipped one")
@@ -293,7 +299,14 @@ def rows() -> Iterator[Row]:
 
 
 def default_data_path() -> Path:
-    """The user's data folder, as the platform has it."""
+    """The user's data folder, as the platform has it; for root one whose parents all may enter."""
+    if sys.platform.startswith("linux") and os.geteuid() == 0:
+        return Path(ROOTS_FOLDER)
+    return home_data_path()
+
+
+def home_data_path() -> Path:
+    """The data folder in the home of whoever runs this."""
     if sys.platform == "darwin":
         return Path("~/Library/Application Support/indexd").expanduser()
     if sys.platform == "win32":
@@ -326,9 +339,22 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
-        raise ConfigurationError(f"{path.rstrip('`') or 'settings'}: {message}") from error
+        name = path.rstrip("`")
+        if valid := _choices(name):
+            message = f"expected one of {', '.join(valid)}, got {given.get(name)!r}"
+        raise ConfigurationError(f"{name or 'settings'}: {message}") from error
     hosts.allowed(settings.allowed_hosts)
     return _with_password(settings)
+
+
+def _choices(name: str) -> list[str]:
+    """The values of a setting that takes one of several words."""
+    hint = get_type_hints(Settings).get(name)
+    return [value for part in (hint, *get_args(hint)) for value in get_args(part) if _is_word(part)]
+
+
+def _is_word(hint: Any) -> bool:
+    return get_origin(hint) is Literal
 
 
 def secret_from(path: str, setting: str) -> str:
@@ -343,7 +369,10 @@ def secret_from(path: str, setting: str) -> str:
 
 
 def _with_password(settings: Settings) -> Settings:
-    if settings.database_password_file is None or settings.database_url is None:
+    if settings.database_url is None:
+        return settings
+    urls.require_valid(settings.database_url)
+    if settings.database_password_file is None:
         return settings
     password = secret_from(settings.database_password_file, "database_password_file")
     url = urls.with_password(settings.database_url, password)

@@ -2,6 +2,7 @@
 
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from indexd.errors import ConfigurationError
@@ -26,6 +27,29 @@ def libpq_url(url: str) -> str:
 def sqlalchemy_url(url: str) -> str:
     """For SQLAlchemy, which wants the driver's name in it."""
     return "postgresql+psycopg://" + _rest(url)
+
+
+def require_valid(url: str) -> None:
+    """Raises ConfigurationError for what libpq cannot read, and does not say which part: it may be
+    the password.
+    """
+    try:
+        parts = conninfo_to_dict(libpq_url(url))
+        urlsplit(libpq_url(url))
+    except (ProgrammingError, ValueError) as error:
+        [cause, *_] = str(error).split(":")
+        raise ConfigurationError(_INVALID.format(cause=cause.strip())) from None
+    ports = str(parts.get("port") or "").split(",")
+    if not all(port == "" or port.isdecimal() for port in ports):
+        raise ConfigurationError(_INVALID.format(cause="a port that is no number"))
+    if "@" in str(parts.get("host") or ""):
+        raise ConfigurationError(_INVALID.format(cause="a host with @"))
+
+
+_INVALID = (
+    "database_url: {cause}; in user and password, characters such as %, @, : and / are written "
+    "as %25, %40, %3A and %2F"
+)
 
 
 def for_command_line(url: str) -> tuple[str, dict[str, str]]:

@@ -11,6 +11,7 @@ from indexd import __version__
 from indexd.cli import backup, database, doctor, index, keys, push, reembed, search, serve
 from indexd.cli import policy as policy_command
 from indexd.cli import settings as settings_command
+from indexd.cli.common import say
 from indexd.errors import IndexdError
 
 
@@ -49,7 +50,7 @@ def main() -> None:
     try:
         commands()
     except (IndexdError, DBAPIError, psycopg.Error, OSError) as error:
-        click.echo(f"indexd: {_said(error)}", err=True)
+        say(f"indexd: {_said(error)}", err=True)
         sys.exit(1)
 
 

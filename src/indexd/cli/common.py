@@ -11,6 +11,7 @@ import click
 
 from indexd import embedded, keeper, logs, settings
 from indexd.db import Connection
+from indexd.errors import ConfigurationError
 from indexd.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,8 +40,33 @@ def running_database(loaded: Settings) -> Iterator[str]:
     if loaded.database_url:
         yield loaded.database_url
         return
+    _require_moved(loaded)
     with embedded.postgres(loaded.data_path) as url:
         yield url
+
+
+def _require_moved(loaded: Settings) -> None:
+    """Raises ConfigurationError where root's data still lies in root's home, as of old."""
+    now, before = loaded.data_path, settings.home_data_path()
+    if loaded.data_dir is not None or now == before:
+        return
+    if (before / "postgres").exists() and not (now / "postgres").exists():
+        raise ConfigurationError(
+            f"the data lies in {before}, where an earlier release put it and opened the folders "
+            f"above it to everyone: `mv {before} {now}`, then close them with `chmod 700 ~`"
+        )
+
+
+def printable(text: str) -> str:
+    """With escapes for what could steer a terminal: most text that is shown comes from clients."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print one line, whatever the text in it."""
+    click.echo(printable(line), err=err)
 
 
 def on_connection(loaded: Settings, work: Callable[[Connection], Awaitable[None]]) -> None:

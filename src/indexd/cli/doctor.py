@@ -13,7 +13,7 @@ import click
 import psycopg
 
 from indexd import __version__, db, embedders, keeper, keyring, policy, tracing
-from indexd.cli.common import database_options, load, running_database
+from indexd.cli.common import database_options, load, running_database, say
 from indexd.db import Check, Connection
 from indexd.errors import ConfigurationError, EmbedderUnavailable
 from indexd.metrics import Metrics
@@ -46,7 +46,7 @@ def doctor(database_url: str | None, data_dir: str | None, mend: bool) -> None:
     settings = load(database_url=database_url, data_dir=data_dir)
     well = True
     for check in _look(settings, mend=mend):
-        click.echo(str(check))
+        say(str(check))
         well = well and check.ok
     if not well:
         sys.exit(1)
@@ -61,9 +61,15 @@ def _look(settings: Settings, *, mend: bool) -> list[Check]:
     try:
         with running_database(settings) as url:
             found += asyncio.run(_database(url, settings, mend=mend))
-    except (psycopg.OperationalError, ConfigurationError) as error:
-        found.append(Check("database", False, str(error).splitlines()[0]))
+    except (psycopg.OperationalError, ConfigurationError, OSError) as error:
+        found.append(Check("database", False, _said(error)))
     return found
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error).splitlines()[0]
 
 
 def _settings(settings: Settings) -> list[Check]:
@@ -102,8 +108,11 @@ def _tracing() -> Check:
 
 
 def _disk(path: Path) -> Check:
-    there = next(one for one in (path, *path.absolute().parents) if one.exists())
-    usage = shutil.disk_usage(there)
+    try:
+        there = next(one for one in (path, *path.absolute().parents) if one.exists())
+        usage = shutil.disk_usage(there)
+    except OSError as error:
+        return Check("disk", False, _said(error))
     free = usage.free / usage.total
     detail = f"{usage.free / 2**30:.1f} GiB free, {free:.0%}, at {there}"
     return Check("disk", free >= LEAST_FREE, detail)

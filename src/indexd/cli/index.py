@@ -5,7 +5,7 @@ import functools
 import click
 
 from indexd import keeper
-from indexd.cli.common import database_options, load, on_connection
+from indexd.cli.common import database_options, load, on_connection, say
 from indexd.db import Connection
 from indexd.errors import ConfigurationError, NotFound
 from indexd.settings import Settings
@@ -31,7 +31,7 @@ def status(database_url: str | None, data_dir: str | None) -> None:
         for one in namespaces:
             index = serving[one.name]
             progress = "" if index.progress is None else f" {index.progress:.0%}"
-            click.echo(
+            say(
                 f"{one.name:32} {one.chunks:10} {one.dimension:9} {one.mode:6} "
                 f"{index.state}{progress}{f' ({index.note})' if index.note else ''}"
             )
@@ -67,7 +67,7 @@ def drop(namespace: str, database_url: str | None, data_dir: str | None) -> None
 @click.argument("namespace")
 @database_options
 def auto(namespace: str, database_url: str | None, data_dir: str | None) -> None:
-    """Leave the index of NAMESPACE to the keeper, which goes by its size."""
+    """Leave the index of NAMESPACE to the running server's keeper, which goes by its size."""
     _decide(namespace, "auto", load(database_url=database_url, data_dir=data_dir))
 
 
@@ -76,7 +76,12 @@ def _decide(namespace: str, mode: indexes.Mode, settings: Settings) -> None:
         await _require_builder(connection)
         if not await indexes.set_mode(connection, namespace, mode):
             raise NotFound(f"there is no namespace {namespace!r}")
-        await _keep(connection, settings)
+        if mode == "auto":
+            # By whose rules the others of its server go is for that server's keeper to know.
+            return
+        # A running server's keeper may be at it already: then this waits and finds it done.
+        async with keeper.lock(connection, 0.5):
+            await keeper.keep_one(connection, namespace, keeper.rules(settings))
 
     on_connection(settings, decide)
 

@@ -8,7 +8,7 @@ import click
 from indexd import keyring
 from indexd.access import SCOPES, Scope
 from indexd.api.parse import namespace_of
-from indexd.cli.common import database_options, load, on_connection
+from indexd.cli.common import database_options, load, on_connection, say
 from indexd.db import Connection
 from indexd.errors import ConfigurationError, NotFound
 from indexd.service import now
@@ -81,9 +81,7 @@ def list_(database_url: str | None, data_dir: str | None) -> None:
         for key in await store.every(connection):
             ends = key.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ") if key.expires_at else "never"
             limits = "all" if key.namespaces is None else ",".join(key.namespaces)
-            click.echo(
-                f"{key.prefix:12} {key.state(at):8} {key.scope:6} {ends:20} {limits:20} {key.name}"
-            )
+            say(f"{key.prefix:12} {key.state(at):8} {key.scope:6} {ends:20} {limits:20} {key.name}")
 
     on_connection(load(database_url=database_url, data_dir=data_dir), look)
 
@@ -101,7 +99,7 @@ def revoke(name_or_prefix: str, database_url: str | None, data_dir: str | None) 
             raise NotFound(f"there is no valid key {name_or_prefix!r}")
         servers = await keyring.spread(connection, wait_seconds=SPREAD_SECONDS)
         for key in revoked:
-            click.echo(f"revoked {key.prefix} {key.name}")
+            say(f"revoked {key.prefix} {key.name}")
         if servers is None:
             raise ConfigurationError(
                 "a server has not read the keys since, or this role may not see whether it has "

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from indexd import policy as policies
-from indexd.cli.common import database_options, load, on_connection
+from indexd.cli.common import database_options, load, on_connection, say
 from indexd.db import Connection
 from indexd.store import policies as store
 
@@ -21,7 +21,7 @@ def policy() -> None:
 def check(file: Path | None) -> None:
     """Fail unless FILE (or the one that would be loaded) is valid, naming the key at fault."""
     found = policies.load(file or load().policies_path)
-    click.echo(f"{found.source}: valid, {len(found.namespaces)} namespaces, hash {found.hash}")
+    say(f"{found.source}: valid, {len(found.namespaces)} namespaces, hash {found.hash}")
 
 
 @policy.command()
@@ -31,7 +31,7 @@ def show(database_url: str | None, data_dir: str | None) -> None:
 
     async def look(connection: Connection) -> None:
         found, _ = await store.in_force(connection)
-        click.echo(f"# from {found.source or 'nowhere: none were loaded yet'}, hash {found.hash}")
+        say(f"# from {found.source or 'nowhere: none were loaded yet'}, hash {found.hash}")
         shown = {"defaults": found.defaults, "namespaces": found.namespaces}
         click.echo(msgspec.yaml.encode(shown, order="sorted").decode(), nl=False)
 
@@ -50,6 +50,6 @@ def apply(file: Path | None, database_url: str | None, data_dir: str | None) -> 
         async with connection.transaction():
             changed = await store.apply(connection, wanted)
         how = "applied" if changed else "already in force"
-        click.echo(f"{how}: {wanted.source}, {wanted.hash}")
+        say(f"{how}: {wanted.source}, {wanted.hash}")
 
     on_connection(settings, put)

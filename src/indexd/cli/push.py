@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from stamina.instrumentation import RetryDetails
 
+from indexd.cli.common import say
 from indexd.errors import IndexdError
 from indexd.push import documents, rows, send
 from indexd.push.documents import Failure
@@ -61,7 +62,7 @@ def push(
         try:
             for outcome in send.push(found, None if dry_run else server, batch=batch):
                 for failure in outcome.failures:
-                    click.echo(named(failure), err=True)
+                    say(named(failure), err=True)
                 counts += outcome.counts
                 namespaces += outcome.namespaces
                 show(counts)
@@ -70,7 +71,7 @@ def push(
                 click.echo(f"stopped after {arrived(counts, time.monotonic() - began)}")
             raise
     if dry_run:
-        click.echo(would_arrive(counts, namespaces, server.address))
+        say(would_arrive(counts, namespaces, server.address))
     else:
         click.echo(arrived(counts, time.monotonic() - began))
     sys.exit(1 if counts.failed_rows else 0)
@@ -165,7 +166,7 @@ def _told_retries() -> Iterator[None]:
 
     def tell(details: RetryDetails) -> None:
         wait = f"trying again in {details.wait_for:.1f} s"
-        click.echo(f"{send.reason(details.caused_by)}; {wait}", err=True)
+        say(f"{send.reason(details.caused_by)}; {wait}", err=True)
 
     before = stamina.instrumentation.get_on_retry_hooks()
     stamina.instrumentation.set_on_retry_hooks([tell])

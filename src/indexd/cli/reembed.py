@@ -7,7 +7,7 @@ import click
 
 from indexd import embedders, keeper
 from indexd import reembed as work
-from indexd.cli.common import database_options, load, running_database
+from indexd.cli.common import database_options, load, running_database, say
 from indexd.errors import ConfigurationError
 from indexd.metrics import Metrics
 from indexd.settings import Settings
@@ -40,13 +40,13 @@ async def _run(url: str, settings: Settings, namespace: str, *, dry_run: bool) -
         if dry_run:
             found = await work.extent(connection, embedder, namespace)
             model = (await embedder.contact()).model
-            click.echo(
+            say(
                 f"{found.texts:,} texts, {found.done:,} of them done, "
                 f"from {found.model or 'an unnamed model'} to {model}"
             )
             return
         outcome = await work.run(connection, embedder, settings, namespace, _line())
-        click.echo(f"{outcome.chunks:,} chunks are of {outcome.contact.model} now")
+        say(f"{outcome.chunks:,} chunks are of {outcome.contact.model} now")
 
 
 def _line() -> work.Show:

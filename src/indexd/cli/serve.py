@@ -1,12 +1,17 @@
 """`indexd serve`: the service, with its own PostgreSQL if it is given none."""
 
 import asyncio
+import errno
 import functools
+import multiprocessing
 import os
 import signal
+import socket
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import click
 import msgspec
@@ -32,6 +37,10 @@ log = structlog.get_logger()
 WORKER_ANSWERS_SECONDS = 60
 """A worker that does not answer for so long is killed. One that starts on a busy machine does not
 answer before it has imported all this, so 5 s would kill it again and again."""
+
+
+EXIT_SECONDS = 5
+"""How long a worker without a parent may take to exit after its requests are done or cut off."""
 
 
 class Workers(Multiprocess):
@@ -74,8 +83,13 @@ def serve(
 
 
 def run(settings: Settings) -> None:
-    host, port = settings.host_and_port
-    with running_database(settings) as url, metrics_folder(settings.workers):
+    # The address first: who cannot have it has nothing to do with the database.
+    with (
+        bound(settings) as sockets,
+        running_database(settings) as url,
+        metrics_folder(settings.workers),
+    ):
+        host, port = sockets[0].getsockname()[:2]
         if settings.database_url is None:
             migrate.upgrade(url)
         require_ready(url)
@@ -107,15 +121,64 @@ def run(settings: Settings) -> None:
         for stop in (signal.SIGTERM, signal.SIGINT):
             signal.signal(stop, lambda *_: None)
         if settings.workers == 1:
-            uvicorn.Server(config).run()
+            uvicorn.Server(config).run(sockets)
         else:
-            Workers(config, sockets=[config.bind_socket()]).run()
+            Workers(config, sockets=sockets).run()
+
+
+@contextmanager
+def bound(settings: Settings) -> Iterator[list[socket.socket]]:
+    """The address to serve on, taken and not listened on yet: until then clients are refused, and
+    do not wait. Raises ConfigurationError.
+    """
+    host, port = settings.host_and_port
+    with ExitStack() as opened:
+        sockets: list[socket.socket] = []
+        try:
+            places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            for family, kind, protocol, _, address in dict.fromkeys(places):
+                if sockets and port == 0:  # any, but for all addresses the same
+                    port = sockets[0].getsockname()[1]
+                one = opened.enter_context(socket.socket(family, kind, protocol))
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                one.bind((address[0], port, *address[2:]))
+                sockets.append(one)
+        except OSError as error:
+            raise ConfigurationError(_cannot_listen(settings.bind_addr, error)) from error
+        yield sockets
+
+
+def _cannot_listen(address: str, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"{address} is in use, perhaps by another indexd: name another one with --port"
+    return f"cannot listen on {address}: {error.strerror}"
 
 
 def application(settings: Settings) -> Litestar:
     logs.configure(settings)
+    end_with_the_parent(settings.shutdown_seconds)
     # A worker that takes another one's place must not undo what was applied since the start.
     return create_app(settings, loads_policies=False)
+
+
+def end_with_the_parent(shutdown_seconds: float) -> None:
+    """Have a worker stop as on SIGTERM when the server that started it is gone, however it went.
+
+    Nothing would start or stop such a worker any more, and it would keep the port.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(shutdown_seconds + EXIT_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 @contextmanager

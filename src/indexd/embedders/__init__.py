@@ -1,7 +1,5 @@
 """Texts in, vectors out: the providers, and what guards the service against their failures."""
 
-from pathlib import Path
-
 from indexd.embedders import ollama, sentence_transformers
 from indexd.embedders.embedder import Contact, Embedder, Limits, Made
 from indexd.embedders.ollama import Ollama
@@ -10,7 +8,7 @@ from indexd.embedders.protocol import Provider
 from indexd.embedders.sentence_transformers import SentenceTransformers
 from indexd.errors import ConfigurationError
 from indexd.metrics import Metrics
-from indexd.settings import Settings
+from indexd.settings import Settings, secret_from
 
 __all__ = ["Contact", "Embedder", "Limits", "Made", "of"]
 
@@ -56,9 +54,4 @@ def _provider(settings: Settings) -> Provider | None:
 def _key(settings: Settings) -> str | None:
     if settings.embedder_api_key_file is None:
         return settings.embedder_api_key
-    try:
-        return Path(settings.embedder_api_key_file).expanduser().read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"embedder_api_key_file: {settings.embedder_api_key_file} cannot be read"
-        ) from error
+    return secret_from(settings.embedder_api_key_file, "embedder_api_key_file")
