@@ -12,10 +12,11 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from indexd import embedders, keeper, reembed
+from indexd import embedders, reembed
 from indexd.cli import commands
 from indexd.errors import EmbedderUnavailable, InvalidRequest, NotFound
 from indexd.metrics import Metrics
+from indexd.sessions import maintenance
 from indexd.settings import Settings
 from tests.conftest import Client, document
 from tests.fake_embedders import Fake, running, vector
@@ -54,7 +55,7 @@ async def tools(fake: Fake, url: str, **rest: Any) -> AsyncIterator[tuple[Any, A
     settings = settings_for(fake, url, **rest)
     embedder = embedders.of(settings, Metrics())
     assert embedder is not None
-    async with embedder, keeper.connected(url) as connection:
+    async with embedder, maintenance(url, "indexd reembed") as connection:
         yield connection, embedder, settings
 
 

@@ -51,6 +51,7 @@ def create_app(
     if settings.database_url is None:
         raise ConfigurationError("database_url: expected the URL of a PostgreSQL database")
     url = settings.database_url
+    maintenance_url = settings.database_direct_url or url
     tuning = Tuning(ef=settings.search_ef, max_scan_tuples=settings.search_max_scan_tuples)
     metrics = Metrics(settings.metrics_namespaces)
     admission = admission_of(
@@ -63,14 +64,14 @@ def create_app(
     embedder = embedders.of(settings, metrics)
     exposures = Exposures(metrics, settings.relevance_limit)
     service = Service(settings, database, metrics, tuning, budget, exposures, now, embedder)
-    keyring = Keyring(url, database) if settings.authenticates else None
+    keyring = Keyring(maintenance_url, database) if settings.authenticates else None
     wanted = policy.load(settings.policies_path) if loads_policies else None
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
             database,
-            beside(partial(keeper.keep, url, settings, metrics.index_builds.inc)),
+            beside(partial(keeper.keep, maintenance_url, settings, metrics.index_builds.inc)),
             beside(keyring.follow) if keyring else nullcontext(),
             embedder or nullcontext(),
             beside(partial(pulse.beat, service)),

@@ -15,10 +15,11 @@ import structlog
 from psycopg.pq import TransactionStatus
 
 from indexd.db import Connection
+from indexd.errors import ConfigurationError
+from indexd.sessions import maintenance
 from indexd.settings import Settings
 from indexd.store import ages, indexes
 from indexd.store.indexes import Rules
-from indexd.urls import libpq_url
 
 log = structlog.get_logger()
 
@@ -40,7 +41,7 @@ async def keep(url: str, settings: Settings, built: Callable[[], None] = lambda:
     """Keep the indexes, round after round, for ever; a build may be cut off at any time."""
     while True:
         try:
-            async with connected(url) as connection:
+            async with maintenance(url, "indexd keeper") as connection:
                 while True:
                     async with lock(connection, settings.keeper_interval_seconds):
                         await keep_once(connection, rules(settings), built)
@@ -48,21 +49,11 @@ async def keep(url: str, settings: Settings, built: Callable[[], None] = lambda:
         except psycopg.Error as error:
             # The database went away, or a statement collided: the next round starts over.
             log.warning("index keeper interrupted", cause=type(error).__name__)
+        except ConfigurationError as error:
+            log.warning("index keeper cannot work", cause=error.message)
         except Exception:
             log.exception("index keeper failed")
         await asyncio.sleep(settings.keeper_interval_seconds)
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Connection]:
-    """A connection of the keeper's own, on which a build may take as long as it takes."""
-    async with await psycopg.AsyncConnection.connect(
-        libpq_url(url),
-        autocommit=True,
-        application_name="indexd keeper",
-        connect_timeout=5,
-    ) as connection:
-        yield connection
 
 
 @asynccontextmanager

@@ -17,10 +17,10 @@ from indexd.access import Access
 from indexd.addresses import can_be_a_key
 from indexd.db import Connection, Database
 from indexd.errors import ConfigurationError
+from indexd.sessions import maintenance
 from indexd.settings import Settings, secret_from
 from indexd.store import keys
 from indexd.store.keys import CHANNEL, FOLLOWER, LONGEST, PREFIX, SHORTEST, Key
-from indexd.urls import libpq_url
 
 log = structlog.get_logger()
 
@@ -53,17 +53,14 @@ class Keyring:
     async def follow(self) -> None:
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    libpq_url(self._url),
-                    autocommit=True,
-                    application_name=FOLLOWER,
-                    connect_timeout=5,
-                ) as connection:
+                async with maintenance(self._url, FOLLOWER) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     while True:
                         await self._read(connection)
                         async for _ in connection.notifies(timeout=LOOK_SECONDS, stop_after=1):
                             self._believed_until = 0.0
+            except ConfigurationError as error:
+                log.warning("keys are not followed", cause=error.message)
             except psycopg.Error as error:
                 # Meanwhile every request asks for itself.
                 log.warning("keys are not followed", cause=type(error).__name__)

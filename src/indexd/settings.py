@@ -33,8 +33,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str | None,
         Meta(description="PostgreSQL to use; without it the server brings its own"),
     ] = None
+    database_direct_url: Annotated[
+        str | None,
+        Meta(
+            description="The same database past a pooler in transaction mode, for index builds, "
+            "migrations and the changes of keys"
+        ),
+    ] = None
     database_password_file: Annotated[
-        str | None, Meta(description="File that holds the password for the database URL")
+        str | None, Meta(description="File that holds the password for the database URLs")
     ] = None
     data_dir: Annotated[
         str | None,
@@ -210,6 +217,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return host.removeprefix("[").removesuffix("]"), int(port)
 
     @property
+    def maintenance_url(self) -> str | None:
+        """Where a connection is a session, and locks and LISTEN hold."""
+        return self.database_direct_url or self.database_url
+
+    @property
     def authenticates(self) -> bool:
         """Whether callers need a key: as set, else unless only this machine can reach it."""
         if self.auth is not None:
@@ -278,10 +290,16 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
             given[name] = value
     given |= {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
-        return _with_password(msgspec.convert(given, Settings, strict=False))
+        settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
         raise ConfigurationError(f"{path.rstrip('`') or 'settings'}: {message}") from error
+    if overrides and overrides.get("database_url") and not overrides.get("database_direct_url"):
+        # That of the environment leads to the database of the environment.
+        settings = msgspec.structs.replace(settings, database_direct_url=None)
+    if settings.database_direct_url is not None and settings.database_url is None:
+        raise ConfigurationError("database_direct_url: expected database_url beside it")
+    return _with_password(settings)
 
 
 def secret_from(path: str, setting: str) -> str:
@@ -299,8 +317,13 @@ def _with_password(settings: Settings) -> Settings:
     if settings.database_password_file is None or settings.database_url is None:
         return settings
     password = secret_from(settings.database_password_file, "database_password_file")
-    url = urls.with_password(settings.database_url, password)
-    return msgspec.structs.replace(settings, database_url=url, database_password_file=None)
+    direct = settings.database_direct_url
+    return msgspec.structs.replace(
+        settings,
+        database_url=urls.with_password(settings.database_url, password),
+        database_direct_url=direct and urls.with_password(direct, password),
+        database_password_file=None,
+    )
 
 
 def _from_file(path: str | None) -> dict[str, Any]:
