@@ -16,9 +16,6 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-UNPRIVILEGED = "nobody"
-"""PgBouncer refuses to run as root."""
-
 START_SECONDS = 20
 
 
@@ -72,7 +69,7 @@ def pgbouncer(url: str, pool_mode: str, **settings: object) -> Iterator[str]:
                 [program(), str(ini)],
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                user=UNPRIVILEGED if os.geteuid() == 0 else None,
+                user=_user(str(where.get("host") or "")) if os.geteuid() == 0 else None,
             )
             try:
                 _wait_for(port, process, log)
@@ -82,6 +79,11 @@ def pgbouncer(url: str, pool_mode: str, **settings: object) -> Iterator[str]:
             finally:
                 process.terminate()
                 process.wait(10)
+
+
+def _user(host: str) -> str | int:
+    """PgBouncer refuses to run as root, and must get at the socket of the server."""
+    return Path(host).stat().st_uid if host.startswith("/") else "nobody"
 
 
 def _free_port() -> int:

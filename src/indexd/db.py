@@ -133,7 +133,7 @@ class Database:
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (jitter)
             except _NeverBegan:
                 await self.pool.check()
-                if not begins_anew:
+                if not begins_anew or attempt == ATTEMPTS:
                     raise
                 begins_anew = False
             except _ConnectionLost:

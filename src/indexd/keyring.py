@@ -3,7 +3,7 @@
 A session of its own LISTENs for changes and, hearing of one or after a second, reads them all
 again; while that is under way, and whenever the last reading lies more than two seconds back, what
 is in memory is not believed and each request asks the database. So a revoked key is refused as soon
-as the notification is there, and without notifications (some poolers drop them) after a second.
+as the notification is there, and where one is dropped on the way, after a second.
 A key that is not in memory is always asked for: it may be new.
 """
 
