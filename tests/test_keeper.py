@@ -16,6 +16,7 @@ from indexd import keeper
 from indexd.app import create_app
 from indexd.cli import commands
 from indexd.errors import NotFound
+from indexd.sessions import maintenance
 from indexd.settings import Settings
 from indexd.store import indexes
 from indexd.store.indexes import Index, Namespace, Rules
@@ -30,7 +31,7 @@ RULES = Rules(threshold=100, limit=32, worn_share=0.2, m=8, ef_construction=32)
 
 @pytest.fixture
 async def admin(url: str) -> AsyncIterator[Admin]:
-    async with keeper.connected(url) as connection:
+    async with maintenance(url, "indexd keeper") as connection:
         yield connection
 
 
@@ -107,7 +108,10 @@ async def test_an_index_whose_build_was_cut_off_is_built_again(
     own_client: Client, admin: Admin, url: str, rng: np.random.Generator
 ) -> None:
     await fill(own_client, "notes", rng.normal(size=(200, 4)))
-    async with keeper.connected(url) as doomed, keeper.connected(url) as blocker:
+    async with (
+        maintenance(url, "indexd keeper") as doomed,
+        maintenance(url, "indexd keeper") as blocker,
+    ):
         # A build waits for the transactions that could still see what it does not.
         await blocker.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         await blocker.execute("SELECT count(*) FROM indexd.chunks")
@@ -218,7 +222,7 @@ async def test_a_worn_index_is_built_anew_while_it_serves(
 
 
 async def test_one_keeper_works_at_a_time(admin: Admin, url: str) -> None:
-    async with keeper.connected(url) as other:
+    async with maintenance(url, "indexd keeper") as other:
         async with keeper.lock(admin, 0.05):
             waiting = asyncio.create_task(_hold(other))
             await asyncio.sleep(0.3)

@@ -8,9 +8,10 @@ import pytest
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
-from indexd.db import Connection, Database
+from indexd.db import Database
 from indexd.errors import InvalidRequest
 from indexd.one_trip import one_trip
+from indexd.sessions import Session
 from indexd.settings import Settings
 
 TOLD = "SELECT current_setting('work_mem'), %(text)s::text, %(number)s::bigint"
@@ -18,16 +19,16 @@ SETTINGS = ["SET LOCAL work_mem = '5MB'"]
 
 
 @pytest.fixture
-async def connection(common_url: str) -> AsyncIterator[Connection]:
-    async with await psycopg.AsyncConnection.connect(common_url, autocommit=True) as opened:
+async def connection(common_url: str) -> AsyncIterator[Session]:
+    async with await Session.connect(common_url, autocommit=True) as opened:
         yield opened
 
 
-def is_idle(connection: Connection) -> bool:
+def is_idle(connection: Session) -> bool:
     return not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
 
 
-async def test_settings_hold_in_the_statement_and_not_after_it(connection: Connection) -> None:
+async def test_settings_hold_in_the_statement_and_not_after_it(connection: Session) -> None:
     before = await (await connection.execute("SHOW work_mem")).fetchone()
     values = {"text": "a", "number": 7}
     assert await one_trip(connection, SETTINGS, TOLD, values) == [("5MB", "a", 7)]
@@ -37,7 +38,7 @@ async def test_settings_hold_in_the_statement_and_not_after_it(connection: Conne
 
 @pytest.mark.parametrize("number", [1, 40_000, 3_000_000_000, None])
 async def test_one_statement_takes_values_of_any_width(
-    connection: Connection, number: int | None
+    connection: Session, number: int | None
 ) -> None:
     for wanted in (5, number, 5):
         [row] = await one_trip(connection, [], TOLD, {"text": "ä", "number": wanted})
@@ -45,7 +46,7 @@ async def test_one_statement_takes_values_of_any_width(
 
 
 async def test_it_outlives_a_rollback_that_deallocates_what_was_prepared(
-    connection: Connection,
+    connection: Session,
 ) -> None:
     values = {"text": "a", "number": 7}
     await one_trip(connection, SETTINGS, TOLD, values)
@@ -54,7 +55,7 @@ async def test_it_outlives_a_rollback_that_deallocates_what_was_prepared(
     assert is_idle(connection)
 
 
-async def test_it_changes_nothing(connection: Connection) -> None:
+async def test_it_changes_nothing(connection: Session) -> None:
     with pytest.raises(errors.ReadOnlySqlTransaction):
         await one_trip(connection, [], "DELETE FROM indexd.chunks WHERE doc_id = %(a)s", {"a": "a"})
     assert is_idle(connection)
@@ -62,7 +63,7 @@ async def test_it_changes_nothing(connection: Connection) -> None:
 
 @pytest.mark.parametrize("settings", [[], ["SET LOCAL no_such.thing.at_all = 1"]])
 async def test_an_error_leaves_a_connection_that_can_be_used(
-    connection: Connection, settings: list[str]
+    connection: Session, settings: list[str]
 ) -> None:
     with pytest.raises(psycopg.Error):
         await one_trip(connection, settings, "SELECT 1 / %(n)s::int", {"n": 0})

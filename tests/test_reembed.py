@@ -13,11 +13,12 @@ import pytest
 from click.testing import CliRunner
 from psycopg.pq import TransactionStatus
 
-from indexd import embedders, keeper, reembed
+from indexd import embedders, reembed
 from indexd.cli import commands
 from indexd.embedders import Embedder
 from indexd.errors import EmbedderUnavailable, InvalidRequest, NotFound
 from indexd.metrics import Metrics
+from indexd.sessions import maintenance
 from indexd.settings import Settings
 from tests.conftest import Client, document
 from tests.fake_embedders import Fake, running, vector
@@ -58,7 +59,7 @@ async def tools(fake: Fake, url: str, **rest: Any) -> AsyncIterator[tuple[Any, A
     settings = settings_for(fake, url, **rest)
     embedder = embedders.of(settings, Metrics())
     assert embedder is not None
-    async with embedder, keeper.connected(url) as connection:
+    async with embedder, maintenance(url, "indexd reembed") as connection:
         yield connection, embedder, settings
 
 

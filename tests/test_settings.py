@@ -88,3 +88,37 @@ def test_an_address_without_host_or_port_is_refused(address: str) -> None:
 def test_every_setting_says_what_it_does() -> None:
     assert [row.name for row in rows()] == list(Settings.__struct_fields__)
     assert all(row.help and not row.help.endswith(".") for row in rows())
+
+
+POOLER = {
+    "INDEXD_DATABASE_URL": "postgresql://a@pooler/x",
+    "INDEXD_DATABASE_DIRECT_URL": "postgresql://a@db/x",
+}
+
+
+def test_maintenance_goes_past_the_pooler_where_the_settings_say_how() -> None:
+    assert load(POOLER).maintenance_url == "postgresql://a@db/x"
+    assert load({"INDEXD_DATABASE_URL": "postgresql://a@db/y"}).maintenance_url == (
+        "postgresql://a@db/y"
+    )
+
+
+def test_a_database_of_the_command_line_is_not_that_of_the_environment() -> None:
+    found = load(POOLER, {"database_url": "postgresql://a@elsewhere/z"})
+    assert found.database_direct_url is None
+    assert found.maintenance_url == "postgresql://a@elsewhere/z"
+    # An option that was not given changes nothing.
+    assert load(POOLER, {"database_url": None}).database_direct_url == "postgresql://a@db/x"
+
+
+def test_a_direct_url_alone_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="database_direct_url: expected database_url"):
+        load({"INDEXD_DATABASE_DIRECT_URL": "postgresql://a@db/x"})
+
+
+def test_the_password_of_the_file_is_for_both_urls(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    found = load({**POOLER, "INDEXD_DATABASE_PASSWORD_FILE": str(file)})
+    assert found.database_url == "postgresql://a:secret@pooler/x"
+    assert found.database_direct_url == "postgresql://a:secret@db/x"

@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from benchmarks.harness import copy_rows, corpus, embeddings
 from indexd import keeper
+from indexd.sessions import maintenance
 from indexd.settings import Settings
 from indexd.vectors import normalised
 
@@ -117,7 +118,7 @@ def index(url: str) -> float:
     """One round of the keeper, by the rules that users get; answers the seconds it took."""
 
     async def build() -> None:
-        async with keeper.connected(url) as connection:
+        async with maintenance(url, "indexd keeper") as connection:
             await connection.execute(f"SET maintenance_work_mem = '{BUILD_MEMORY}'")
             async with keeper.lock(connection, 0.5):
                 await keeper.keep_once(connection, keeper.rules(Settings()))

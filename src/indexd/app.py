@@ -56,6 +56,7 @@ def create_app(
     if settings.database_url is None:
         raise ConfigurationError("database_url: expected the URL of a PostgreSQL database")
     url = settings.database_url
+    maintenance_url = settings.database_direct_url or url
     tuning = Tuning(ef=settings.search_ef, max_scan_tuples=settings.search_max_scan_tuples)
     metrics = Metrics(settings.metrics_namespaces)
     admission = admission_of(
@@ -83,14 +84,14 @@ def create_app(
         embedder=embedder,
         large_work=work,
     )
-    keyring = Keyring(url, database) if settings.authenticates else None
+    keyring = Keyring(maintenance_url, database) if settings.authenticates else None
     wanted = policy.load(settings.policies_path) if loads_policies else None
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
             database,
-            beside(partial(keeper.keep, url, settings, metrics.index_builds.inc, now)),
+            beside(partial(keeper.keep, maintenance_url, settings, metrics.index_builds.inc, now)),
             beside(keyring.follow) if keyring else nullcontext(),
             embedder or nullcontext(),
             beside(partial(pulse.beat, service)),

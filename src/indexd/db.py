@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -16,9 +17,10 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from indexd import migrate
+from indexd import migrate, sessions
 from indexd.admission import Admission, Change, Limits
 from indexd.errors import (
+    ConfigurationError,
     DatabaseFull,
     DatabasePrivilege,
     DatabaseReadOnly,
@@ -28,12 +30,18 @@ from indexd.errors import (
 )
 from indexd.one_trip import one_trip
 from indexd.refusals import Refusals
+from indexd.sessions import Session, maintenance
 from indexd.settings import Settings
 from indexd.urls import is_on_this_machine, libpq_url
 
 T = TypeVar("T")
 Connection = AsyncConnection[TupleRow]
 Work = Callable[[Connection], Awaitable[T]]
+OnSession = Callable[[Session], Awaitable[T]]
+
+SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED"
+"""Spelled out, because a role may have another default."""
 
 OLDEST_PGVECTOR = (0, 8, 4)
 """Older ones can corrupt an HNSW graph on vacuum, and this service deletes by design."""
@@ -79,8 +87,9 @@ class Database:
         self._one_trip = getattr(cursor, "one_trip", one_trip)
         self.refusals = Refusals()
         self._renewed_at = -RENEWED_SECONDS
-        self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        self.pool: AsyncConnectionPool[Session] = AsyncConnectionPool(
             libpq_url(url),
+            connection_class=Session,
             min_size=min(4, settings.pool_size),
             # One beside those that need a permit, for /readyz.
             max_size=settings.pool_size + 1,
@@ -88,19 +97,10 @@ class Database:
             # After this long a failed connection is left to the next request that wants one,
             # so that a database that was away for an hour is found at once when it is back.
             reconnect_timeout=2,
-            configure=configure,
+            configure=partial(configure, settings=settings),
             open=False,
             name="indexd",
-            kwargs={
-                "autocommit": True,
-                "cursor_factory": cursor,
-                "application_name": "indexd",
-                "connect_timeout": 5,
-                "options": f"-c statement_timeout={int(settings.statement_timeout_seconds * 1000)}"
-                f" -c lock_timeout={int(settings.lock_timeout_seconds * 1000)}"
-                # A generic plan knows neither the namespace nor which filters are absent.
-                " -c timezone=UTC -c plan_cache_mode=force_custom_plan",
-            },
+            kwargs={"autocommit": True, "cursor_factory": cursor, **sessions.parameters("indexd")},
         )
 
     async def __aenter__(self) -> Self:
@@ -113,13 +113,13 @@ class Database:
     async def read(self, work: Work[T], *, urgent: bool = False) -> T:
         """Run `work` on one snapshot of the database, unable to change it; urgent: out of turn."""
 
-        async def snapshot(connection: Connection) -> T:
-            await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        async def snapshot(session: Session) -> T:
+            await _begin(session, SNAPSHOT)
             try:
-                return await work(connection)
+                return await work(session)
             finally:
-                if not connection.closed:
-                    await connection.execute("COMMIT")
+                if not session.closed:
+                    await session.execute("COMMIT")
 
         return await self._read(snapshot, urgent=urgent)
 
@@ -128,25 +128,37 @@ class Database:
     ) -> list[TupleRow]:
         """The rows of one statement under settings of its own, in one round trip."""
 
-        async def transaction(connection: Connection) -> list[TupleRow]:
-            rows: list[TupleRow] = await self._one_trip(connection, settings, statement, values)
+        async def transaction(session: Session) -> list[TupleRow]:
+            rows: list[TupleRow] = await self._one_trip(session, settings, statement, values)
             return rows
 
         return await self._read(transaction)
 
     async def write(self, work: Work[T]) -> T:
-        """Run `work` in one transaction, again where it collided with another one."""
+        """Run `work` in one transaction, again where it collided with another one.
 
-        async def transaction(connection: Connection) -> T:
+        Where a connection broke while it was idle, the transaction did not begin, and it does so
+        on another one, once. One that broke later may have been committed: it is not run again.
+        """
+
+        async def transaction(session: Session) -> T:
+            await _begin(session, WRITE)
             wrote = False
-            async with connection.transaction():
-                done = await work(connection)
+            try:
+                result = await work(session)
                 if self.refusals.lasting:
-                    wrote = await _has_written(connection)
+                    wrote = await _has_written(session)
+            except BaseException:
+                if not session.closed:
+                    with suppress(psycopg.Error):  # what went wrong before says more
+                        await session.rollback()
+                raise
+            await session.execute("COMMIT")
             if wrote:
                 self.refusals.wrote()
-            return done
+            return result
 
+        begins_anew = True
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self._run(transaction)
@@ -156,6 +168,11 @@ class Database:
                         "the write collided with others too often; try again"
                     ) from collision
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (jitter)
+            except _NeverBegan:
+                await self.pool.check()
+                if not begins_anew or attempt == ATTEMPTS:
+                    raise
+                begins_anew = False
             except _ConnectionLost:
                 await self.pool.check()
                 raise
@@ -178,7 +195,7 @@ class Database:
             if await self.read(no_writes, urgent=True) != STANDBY:
                 await self.pool.drain()
 
-    async def _read(self, work: Work[T], *, urgent: bool = False) -> T:
+    async def _read(self, work: OnSession[T], *, urgent: bool = False) -> T:
         """Reading twice is harmless, so where a connection broke since its last use it is replaced
         and the work done again, once; also where a standby cut it off that applies a change to
         what is read.
@@ -196,11 +213,11 @@ class Database:
                 "the read collided with changes that the database applied; try again"
             ) from collision
 
-    async def _run(self, work: Work[T], *, urgent: bool = False) -> T:
+    async def _run(self, work: OnSession[T], *, urgent: bool = False) -> T:
         permit = nullcontext() if urgent else self.admission.permit()
         try:
-            async with permit, self.pool.connection() as connection:
-                return await work(connection)
+            async with permit, self.pool.connection() as session:
+                return await work(session)
         except PoolTimeout as error:
             raise DatabaseUnavailable(
                 "no database connection became free in time; try again shortly"
@@ -224,12 +241,13 @@ def admission_of(
     changed: Callable[[Change], None] = lambda _: None,
 ) -> Admission:
     """As many permits as connections; where requests wait, by the cores, if they are known."""
-    local = settings.database_url is None or is_on_this_machine(settings.database_url)
+    # A pooler may run here, and the database elsewhere.
+    url = settings.maintenance_url
     limits = Limits(
         permits=settings.pool_size,
         queue_length=settings.queue_length,
         queue_seconds=settings.pool_timeout_seconds,
-        cores=os.cpu_count() if local else None,
+        cores=os.cpu_count() if url is None or is_on_this_machine(url) else None,
         prefer=settings.overload_prefers,
     )
     return Admission(limits, waited=waited, refused=refused, changed=changed)
@@ -241,6 +259,20 @@ class _Collision(Exception):
 
 class _ConnectionLost(DatabaseUnavailable):
     """The database went away; try again shortly."""
+
+
+class _NeverBegan(_ConnectionLost):
+    """The database went away; try again shortly."""
+
+
+async def _begin(session: Session, how: str) -> None:
+    """Begin a transaction, with the settings that hold for no longer, in one round trip."""
+    try:
+        await session.execute(f"{how}; {session.pins}" if session.pins else how)
+    except psycopg.Error as error:
+        if isinstance(translated(error), _ConnectionLost):
+            raise _NeverBegan from error
+        raise
 
 
 def translated(error: psycopg.Error) -> Exception:
@@ -283,10 +315,96 @@ def translated(error: psycopg.Error) -> Exception:
     return error
 
 
-async def configure(connection: Connection) -> None:
-    """Teach a connection the vector type."""
-    # Registered last, the binary form is the one used: as text a vector costs 1 to 2 ms more.
-    await register_vector_async(connection)
+async def configure(session: Session, settings: Settings) -> None:
+    """Teach a session of the pool the vector type, and what must be set in it.
+
+    Raises ConfigurationError where it cannot be served from.
+    """
+    await sessions.settle(
+        session,
+        {
+            "statement_timeout": f"{settings.statement_timeout_seconds * 1000:.0f}",
+            "lock_timeout": f"{settings.lock_timeout_seconds * 1000:.0f}",
+            # The pool keeps connections idle on purpose, and a forget has a timeout of its own.
+            "idle_session_timeout": "0",
+            "transaction_timeout": "0",
+            # A generic plan knows neither the namespace nor which filters are absent.
+            "plan_cache_mode": "force_custom_plan",
+        },
+    )
+    await know_vectors(session)
+
+
+async def know_vectors(connection: Connection) -> None:
+    """Teach a connection the vector type. Raises ConfigurationError where it is out of sight."""
+    try:
+        # Registered last, the binary form is the one used: as text a vector costs 1 to 2 ms more.
+        await register_vector_async(connection)
+    except psycopg.ProgrammingError as error:
+        cursor = await connection.execute("""
+            SELECT nspname, current_user, current_setting('search_path')
+              FROM pg_extension
+              JOIN pg_namespace
+                ON pg_namespace.oid = extnamespace
+             WHERE extname = 'vector'
+        """)
+        if (row := await cursor.fetchone()) is None:
+            raise
+        schema, role, path = row
+        raise ConfigurationError(
+            f"the extension vector is in the schema {schema}, which the search_path of the role "
+            f"{role} ({path}) does not name: add it with ALTER ROLE {role} SET search_path, or "
+            f"in the URL with ?options=-csearch_path%3Dpublic,{schema}"
+        ) from error
+
+
+async def first_contact(url: str, settings: Settings) -> "list[Check]":
+    """What there is to say of a database, over one connection made as those of the pool are.
+
+    Raises ConfigurationError with what the database itself says, which the pool would keep back.
+    """
+    try:
+        async with await Session.connect(
+            libpq_url(url), autocommit=True, **sessions.parameters("indexd")
+        ) as session:
+            found = checks(await versions(session))
+            if not all(check.ok for check in found):
+                return found
+            await configure(session, settings)
+            await _begin(session, WRITE)
+            here = await _whereabouts(session)
+            await session.execute("COMMIT")
+        await _require_same(here, settings.maintenance_url or url)
+        return [*found, _pooler_check(session)]
+    except (psycopg.Error, _NeverBegan) as error:
+        said = error.__cause__ if isinstance(error, _NeverBegan) else error
+        raise ConfigurationError(f"the database cannot be reached: {said}") from error
+
+
+async def _require_same(here: TupleRow | None, maintenance_url: str) -> None:
+    """Raise ConfigurationError where maintenance would be done in another database."""
+    async with maintenance(maintenance_url, "indexd") as connection:
+        if here != await _whereabouts(connection):
+            raise ConfigurationError(
+                "database_direct_url: leads to another database than database_url; "
+                "expected both to lead to the same one"
+            )
+
+
+async def _whereabouts(connection: Connection) -> TupleRow | None:
+    """What only two connections to the same database have in common."""
+    cursor = await connection.execute("""
+        SELECT pg_postmaster_start_time()::text, oid
+          FROM pg_database
+         WHERE datname = current_database()
+    """)
+    return await cursor.fetchone()
+
+
+def _pooler_check(session: Session) -> "Check":
+    if session.pins is None:
+        return Check("pooler", True, "none in between")
+    return Check("pooler", True, "in between: nothing is prepared, each transaction sets its own")
 
 
 def _dumps(value: object) -> bytes:

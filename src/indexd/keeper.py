@@ -16,11 +16,12 @@ import structlog
 from psycopg.pq import TransactionStatus
 
 from indexd.db import Connection, no_writes
+from indexd.errors import ConfigurationError
+from indexd.sessions import maintenance
 from indexd.settings import Settings
 from indexd.store import indexes, plans
 from indexd.store.indexes import Namespace, Rules
 from indexd.store.search import age_histogram as ages
-from indexd.urls import libpq_url
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ async def keep(
     told: str | None = None
     while True:
         try:
-            async with connected(url) as connection:
+            async with maintenance(url, "indexd keeper") as connection:
                 while True:
                     async with lock(connection, settings.keeper_interval_seconds):
                         await plans.drop_expired(connection, at=now())
@@ -65,6 +66,8 @@ async def keep(
         except psycopg.Error as error:
             # The database went away, or a statement collided: the next round starts over.
             log.warning("index keeper interrupted", cause=type(error).__name__)
+        except ConfigurationError as error:
+            log.warning("index keeper cannot work", cause=error.message)
         except Exception:
             log.exception("index keeper failed")
         await asyncio.sleep(settings.keeper_interval_seconds)
@@ -75,18 +78,6 @@ def _say(obstacle: str | None) -> None:
         log.info("indexes are built here again")
     else:
         log.warning("indexes are not built here", cause=obstacle)
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Connection]:
-    """A connection of the keeper's own, on which a build may take as long as it takes."""
-    async with await psycopg.AsyncConnection.connect(
-        libpq_url(url),
-        autocommit=True,
-        application_name="indexd keeper",
-        connect_timeout=5,
-    ) as connection:
-        yield connection
 
 
 @asynccontextmanager

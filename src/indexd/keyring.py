@@ -3,7 +3,7 @@
 A session of its own LISTENs for changes and, hearing of one or after a second, reads them all
 again; while that is under way, and whenever the last reading lies more than two seconds back, what
 is in memory is not believed and each request asks the database. So a revoked key is refused as soon
-as the notification is there, and without notifications (some poolers drop them) after a second.
+as the notification is there, and where one is dropped on the way, after a second.
 A key that is not in memory is always asked for: it may be new.
 """
 
@@ -17,10 +17,10 @@ from indexd.access import Access
 from indexd.addresses import can_be_a_key
 from indexd.db import STANDBY, Connection, Database, no_writes
 from indexd.errors import ConfigurationError
+from indexd.sessions import maintenance
 from indexd.settings import Settings, secret_from
 from indexd.store import keys
 from indexd.store.keys import CHANNEL, FOLLOWER, LONGEST, PREFIX, SHORTEST, Key
-from indexd.urls import libpq_url
 
 log = structlog.get_logger()
 
@@ -53,12 +53,7 @@ class Keyring:
     async def follow(self) -> None:
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    libpq_url(self._url),
-                    autocommit=True,
-                    application_name=FOLLOWER,
-                    connect_timeout=5,
-                ) as connection:
+                async with maintenance(self._url, FOLLOWER) as connection:
                     # A standby takes no LISTEN: there the keys are read again each second.
                     if await no_writes(connection) != STANDBY:
                         await connection.execute(f"LISTEN {CHANNEL}")
@@ -66,6 +61,8 @@ class Keyring:
                         await self._read(connection)
                         async for _ in connection.notifies(timeout=LOOK_SECONDS, stop_after=1):
                             self._believed_until = 0.0
+            except ConfigurationError as error:
+                log.warning("keys are not followed", cause=error.message)
             except psycopg.Error as error:
                 # Meanwhile every request asks for itself.
                 log.warning("keys are not followed", cause=type(error).__name__)

@@ -14,7 +14,7 @@ import structlog
 from psycopg.errors import DeadlockDetected
 
 from indexd import keeper
-from indexd.db import Connection, configure
+from indexd.db import Connection, know_vectors
 from indexd.embedders import Contact, Embedder
 from indexd.errors import EmbedderUnavailable
 from indexd.settings import Settings
@@ -61,7 +61,7 @@ async def run(
     The connection is in autocommit and without a statement timeout. Raises NotFound,
     InvalidRequest, and EmbedderUnavailable, after which another run goes on.
     """
-    await configure(connection)
+    await know_vectors(connection)
     contact = await embedder.contact()
     found = await extent(connection, embedder, namespace)
     show(found.done, found.texts)

@@ -36,8 +36,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str | None,
         Meta(description="PostgreSQL to use; without it the server brings its own"),
     ] = None
+    database_direct_url: Annotated[
+        str | None,
+        Meta(
+            description="The same database past a pooler in transaction mode, for index builds, "
+            "migrations and the changes of keys"
+        ),
+    ] = None
     database_password_file: Annotated[
-        str | None, Meta(description="File that holds the password for the database URL")
+        str | None, Meta(description="File that holds the password for the database URLs")
     ] = None
     data_dir: Annotated[
         str | None,
@@ -254,6 +261,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return host.removeprefix("[").removesuffix("]"), int(port)
 
     @property
+    def maintenance_url(self) -> str | None:
+        """Where a connection is a session, and locks and LISTEN hold."""
+        return self.database_direct_url or self.database_url
+
+    @property
     def authenticates(self) -> bool:
         """Whether callers need a key: as set, else unless only this machine can reach it."""
         if self.auth is not None:
@@ -343,6 +355,11 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         if valid := _choices(name):
             message = f"expected one of {', '.join(valid)}, got {given.get(name)!r}"
         raise ConfigurationError(f"{name or 'settings'}: {message}") from error
+    if overrides and overrides.get("database_url") and not overrides.get("database_direct_url"):
+        # That of the environment leads to the database of the environment.
+        settings = msgspec.structs.replace(settings, database_direct_url=None)
+    if settings.database_direct_url is not None and settings.database_url is None:
+        raise ConfigurationError("database_direct_url: expected database_url beside it")
     hosts.allowed(settings.allowed_hosts)
     return _with_password(settings)
 
@@ -375,8 +392,13 @@ def _with_password(settings: Settings) -> Settings:
     if settings.database_password_file is None:
         return settings
     password = secret_from(settings.database_password_file, "database_password_file")
-    url = urls.with_password(settings.database_url, password)
-    return msgspec.structs.replace(settings, database_url=url, database_password_file=None)
+    direct = settings.database_direct_url
+    return msgspec.structs.replace(
+        settings,
+        database_url=urls.with_password(settings.database_url, password),
+        database_direct_url=direct and urls.with_password(direct, password),
+        database_password_file=None,
+    )
 
 
 def _from_file(path: str | None) -> dict[str, Any]:

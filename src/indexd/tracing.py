@@ -16,7 +16,8 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from indexd.errors import ConfigurationError
-from indexd.one_trip import Connection, one_trip
+from indexd.one_trip import one_trip
+from indexd.sessions import Session
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -108,12 +109,12 @@ def traced_cursor(tracer: "Tracer") -> type[AsyncCursor[TupleRow]]:
 
         @staticmethod
         async def one_trip(
-            connection: Connection,
+            session: Session,
             settings: Sequence[str],
             statement: str,
             values: Mapping[str, Any],
         ) -> list[TupleRow]:
             with span(statement):
-                return await one_trip(connection, settings, statement, values)
+                return await one_trip(session, settings, statement, values)
 
     return TracedCursor

@@ -9,13 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import click
-import psycopg
 
 from indexd import db
 from indexd.cli.common import database_options, load, running_database
 from indexd.cli.programs import program, target
 from indexd.errors import ConfigurationError
-from indexd.urls import libpq_url
+from indexd.sessions import maintenance, maintenance_connection
 
 NEEDED = (" SCHEMA - indexd ", " TABLE DATA indexd alembic_version ")
 """Entries of the archive without which it is no backup of a memory."""
@@ -72,7 +71,7 @@ def restore(file: Path, replace: bool, database_url: str | None, data_dir: str |
 
 def _server_version(url: str, *, replace: bool) -> int:
     """Raises ConfigurationError where there is a memory that nobody said to replace."""
-    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+    with maintenance_connection(url, "indexd restore") as connection:
         found = connection.execute("SELECT to_regnamespace('indexd') IS NOT NULL").fetchone()
         if found and found[0] and not replace:
             raise ConfigurationError(
@@ -135,7 +134,7 @@ def known(script: Iterable[bytes], version: int) -> Iterator[bytes]:
 
 async def _finish(url: str) -> list[db.Check]:
     """Statistics, which the archive has none of, and whether this program can serve it."""
-    async with await psycopg.AsyncConnection.connect(libpq_url(url), autocommit=True) as connection:
+    async with maintenance(url, "indexd restore") as connection:
         await connection.execute("ANALYZE")
         return db.checks(await db.versions(connection))
 

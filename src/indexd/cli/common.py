@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
-from indexd import embedded, keeper, logs, settings
+from indexd import embedded, logs, settings
 from indexd.db import Connection
 from indexd.errors import ConfigurationError
+from indexd.sessions import maintenance
 from indexd.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,9 +37,12 @@ def load(**overrides: Any) -> Settings:
 
 @contextmanager
 def running_database(loaded: Settings) -> Iterator[str]:
-    """The database named in the settings, else the embedded one, running as long as this lasts."""
-    if loaded.database_url:
-        yield loaded.database_url
+    """The database named in the settings, else the embedded one, running as long as this lasts.
+
+    Past a pooler, if the settings say how: a command may need a session of its own.
+    """
+    if loaded.maintenance_url:
+        yield loaded.maintenance_url
         return
     _require_moved(loaded)
     with embedded.postgres(loaded.data_path) as url:
@@ -69,11 +73,17 @@ def say(line: str, *, err: bool = False) -> None:
     click.echo(printable(line), err=err)
 
 
+def _command_name() -> str:
+    """As pg_stat_activity shows it: `indexd keys create`."""
+    path = click.get_current_context().command_path
+    return " ".join(["indexd", *path.split()[1:]])
+
+
 def on_connection(loaded: Settings, work: Callable[[Connection], Awaitable[None]]) -> None:
     """Do something on one connection of its own, outside of any transaction."""
 
     async def connected(url: str) -> None:
-        async with keeper.connected(url) as connection:
+        async with maintenance(url, _command_name()) as connection:
             await work(connection)
 
     with running_database(loaded) as url:

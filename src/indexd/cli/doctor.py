@@ -18,6 +18,7 @@ from indexd.db import Check, Connection
 from indexd.errors import ConfigurationError, EmbedderUnavailable
 from indexd.metrics import Metrics
 from indexd.service import now
+from indexd.sessions import maintenance
 from indexd.settings import Settings
 from indexd.store import indexes, keys, orphans
 
@@ -132,12 +133,13 @@ async def _embedder(settings: Settings) -> Check:
 
 
 async def _database(url: str, settings: Settings, *, mend: bool) -> list[Check]:
-    async with keeper.connected(url) as connection:
-        found = db.checks(await db.versions(connection))
-        if all(check.ok for check in found):
+    """`url` is the one for maintenance; a server's requests go by that of the settings."""
+    found = await db.first_contact(settings.database_url or url, settings)
+    if all(check.ok for check in found):
+        async with maintenance(url, "indexd doctor") as connection:
             found += [check async for check in _inside(connection, settings)]
             found.append(await _orphans(connection, mend=mend))
-        return found
+    return found
 
 
 async def _inside(connection: Connection, settings: Settings) -> AsyncIterator[Check]:

@@ -5,11 +5,12 @@ import time
 
 import click
 
-from indexd import embedders, keeper
+from indexd import embedders
 from indexd import reembed as work
 from indexd.cli.common import database_options, load, running_database, say
 from indexd.errors import ConfigurationError
 from indexd.metrics import Metrics
+from indexd.sessions import maintenance
 from indexd.settings import Settings
 
 LINE_SECONDS = 5.0
@@ -36,7 +37,7 @@ async def _run(url: str, settings: Settings, namespace: str, *, dry_run: bool) -
     embedder = embedders.of(settings, Metrics())
     if embedder is None:
         raise ConfigurationError("embedder_provider: set one, for it is to embed the texts")
-    async with embedder, keeper.connected(url) as connection:
+    async with embedder, maintenance(url, "indexd reembed") as connection:
         if dry_run:
             found = await work.extent(connection, embedder, namespace)
             model = (await embedder.contact()).model

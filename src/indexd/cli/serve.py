@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 
 import click
 import msgspec
-import psycopg
 import structlog
 import uvicorn
 from litestar import Litestar
@@ -30,7 +29,6 @@ from indexd.metrics import MULTIPROCESS
 from indexd.service import now
 from indexd.settings import Settings
 from indexd.store import keys, policies
-from indexd.urls import libpq_url
 
 log = structlog.get_logger()
 
@@ -86,13 +84,14 @@ def run(settings: Settings) -> None:
     # The address first: who cannot have it has nothing to do with the database.
     with (
         bound(settings) as sockets,
-        running_database(settings) as url,
+        running_database(settings) as direct_url,
         metrics_folder(settings.workers),
     ):
         host, port = sockets[0].getsockname()[:2]
+        url = settings.database_url or direct_url
         if settings.database_url is None:
             migrate.upgrade(url)
-        require_ready(url)
+        require_ready(settings, url)
         prepare(url, settings)
         own = "own" if settings.database_url is None else "external"
         if not settings.authenticates:
@@ -212,17 +211,8 @@ def prepare(url: str, settings: Settings) -> None:
     asyncio.run(put())
 
 
-def require_ready(url: str) -> None:
+def require_ready(settings: Settings, url: str) -> None:
     """Raise ConfigurationError, naming the command that helps, if it can't be served from."""
-
-    async def look() -> db.Versions:
-        async with await psycopg.AsyncConnection.connect(libpq_url(url), autocommit=True) as found:
-            return await db.versions(found)
-
-    try:
-        versions = asyncio.run(look())
-    except psycopg.OperationalError as error:
-        raise ConfigurationError(f"the database cannot be reached: {error}") from error
-    for check in db.checks(versions):
+    for check in asyncio.run(db.first_contact(url, settings)):
         if not check.ok:
             raise ConfigurationError(f"{check.name}: {check.detail}")
