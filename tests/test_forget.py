@@ -9,8 +9,8 @@ import numpy as np
 import psycopg
 import pytest
 
-from indexd import keeper
 from indexd.app import create_app
+from indexd.sessions import maintenance
 from indexd.settings import Settings
 from indexd.store import plans
 from tests.conftest import Client, Sql, document
@@ -287,7 +287,7 @@ async def test_expired_plans_are_deleted_in_batches_and_the_others_left(
         valid = await dry_run(client, ALL)
     at = datetime.now(UTC)
     own_sql("UPDATE indexd.forget_plans SET expires_at = %s WHERE plan_id = %s", at, expired)
-    async with keeper.connected(url) as connection:
+    async with maintenance(url, "indexd test") as connection:
         # Half deleted, it can't be carried out any more, whatever the clock of a server says.
         assert await plans._drop_batch(connection, at) is False
         assert own_sql(

@@ -7,9 +7,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from indexd import keeper
 from indexd.db import Connection
 from indexd.policy import Policies, Policy, Semantic
+from indexd.sessions import maintenance
 from indexd.store import lifecycle, policies, purge_rank, retention
 from indexd.store.lifecycle import Removal
 from indexd.store.span import after
@@ -44,7 +44,7 @@ POLICIES = [
 
 @pytest.fixture
 async def connection(url: str) -> AsyncIterator[Connection]:
-    async with keeper.connected(url) as opened:
+    async with maintenance(url, "indexd test") as opened:
         yield opened
 
 

@@ -15,6 +15,7 @@ from indexd import keeper, migrate
 from indexd.app import create_app
 from indexd.cli import commands
 from indexd.cli.programs import program
+from indexd.sessions import maintenance
 from indexd.settings import Settings
 from tests.conftest import Client, command, document
 from tests.test_access import ROUTES, about
@@ -143,7 +144,7 @@ async def test_the_owner_builds_the_indexes_that_the_service_may_not(
         found = await asyncio.to_thread(command, granted.service, "doctor")
         assert "run `indexd index build` as the role that owns the tables" in found
 
-        async with keeper.connected(granted.owner) as owner:
+        async with maintenance(granted.owner, "indexd test") as owner:
             await keeper.keep_once(owner, keeper.rules(settings_of(granted)))
         assert await index_of(client) == ("hnsw", None)
         answer = await client.post(
