@@ -1,24 +1,29 @@
 """Routes that find."""
 
 import time
-from typing import Annotated
 
 import msgspec
 import structlog
-from litestar import post
 from litestar.di import NamedDependency
-from litestar.params import Body
+from litestar.params import JSONBody
 from msgspec import UNSET, UnsetType
 
 from indexd.access import Access
-from indexd.api import openapi, texts
+from indexd.api import examples, texts
 from indexd.api.auth import scope
 from indexd.api.limits import check_search
-from indexd.api.openapi import example
+from indexd.api.operations import Operation, json_post
 from indexd.api.parse import DEFAULT_K, checked_id, namespace_of, search_from
 from indexd.api.results import result_from
 from indexd.api.structs import RelatedIn, ResultOut, SearchIn, SearchOut
-from indexd.api.wire import Json
+from indexd.errors import (
+    DimensionMismatch,
+    EmbedderUnavailable,
+    InvalidEmbedding,
+    MissingQuery,
+    ModelMismatch,
+    NotFound,
+)
 from indexd.service import Service
 from indexd.store import related as store_related
 from indexd.store import search as store
@@ -26,16 +31,18 @@ from indexd.store.filters import Filters
 from indexd.store.search import Found, Mode, Search
 
 
-@post(
+@json_post(
     "/index/search",
-    opt=scope("read", others="empty"),
-    dto=Json[SearchIn],
-    return_dto=None,
-    status_code=200,
-    operation_id="Search",
+    scope("read", others="empty"),
+    Operation(
+        "Search",
+        "Find",
+        examples.SEARCH,
+        (InvalidEmbedding, DimensionMismatch, MissingQuery, ModelMismatch, EmbedderUnavailable),
+    ),
 )
 async def search(
-    data: Annotated[SearchIn, Body(examples=example(openapi.SEARCH))],
+    data: JSONBody[SearchIn],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
 ) -> SearchOut:
@@ -75,16 +82,13 @@ async def _found(wanted: Search, service: Service) -> Found:
     )
 
 
-@post(
+@json_post(
     "/index/related",
-    opt=scope("read", others="empty"),
-    dto=Json[RelatedIn],
-    return_dto=None,
-    status_code=200,
-    operation_id="Related",
+    scope("read", others="empty"),
+    Operation("Related", "Find", examples.RELATED, (NotFound,)),
 )
 async def related(
-    data: Annotated[RelatedIn, Body(examples=example(openapi.RELATED))],
+    data: JSONBody[RelatedIn],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
 ) -> SearchOut:
