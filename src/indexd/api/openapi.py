@@ -173,8 +173,9 @@ def _described(app: Litestar) -> Iterator[HTTPRouteHandler]:
             yield from (one for one in route.route_handlers if "operation" in one.opt)
 
 
-def _order(handler: HTTPRouteHandler) -> tuple[int, str]:
-    return list(TASKS).index(handler.opt["operation"].task), _place(handler)[0]
+def _order(handler: HTTPRouteHandler) -> int:
+    """By task; within one, as the application lists its routes."""
+    return list(TASKS).index(_told(handler).task)
 
 
 def _place(handler: HTTPRouteHandler) -> tuple[str, str]:

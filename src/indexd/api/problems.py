@@ -1,4 +1,4 @@
-"""The one place that turns a failure into the body of CONTRACT.md."""
+"""The one place that turns a failure into the body of an answer, which is `Error`."""
 
 import re
 from http import HTTPStatus

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -29,17 +29,22 @@ p{margin:.4rem 0}
 .scope{border:1px solid var(--line);border-radius:1em;padding:0 .6em;font-size:.8rem}
 .required{color:#b3400f;font-size:.8rem;white-space:nowrap}
 @media(prefers-color-scheme:dark){.required{color:#f2a27c}}
-nav td:first-child{white-space:nowrap}
+nav td:first-child{white-space:nowrap;width:21rem}
 table{border-collapse:collapse;width:100%;font-size:.92rem}
 th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;
 border-top:1px solid var(--line)}
 th{font-size:.8rem}
 td p{margin:0}
+td.name,td:last-child>code{white-space:nowrap}
 @media(max-width:44rem){
-nav td:first-child{white-space:normal}
+nav td:first-child{white-space:normal;width:auto}
 thead{display:none}
 tr{display:block;border-top:1px solid var(--line);padding:.4rem 0}
 td{display:block;border:0;padding:.05rem 0}
+td.name code{font-weight:700}
+td.default::before{content:'default: '}
+td.default:has(.required)::before{content:''}
+td.present::before{content:'present: '}
 }
 """
 
@@ -94,9 +99,9 @@ def _index(document: Object, groups: dict[str, Operations]) -> str:
         parts.append("<table>")
         for method, path, operation in operations:
             parts.append(
-                f'<tr><td><a href="#{escape(operation["operationId"])}">'
-                f"<code>{_method(method)} {escape(path)}</code></a></td>"
-                f"<td>{escape(operation['summary'])}</td></tr>"
+                f"<tr><td><code>{_method(method)} "
+                f'<a href="#{escape(operation["operationId"])}">{escape(path)}</a></code></td>'
+                f"<td>{_inline(operation['summary'])}</td></tr>"
             )
         parts.append("</table>")
     return "".join([*parts, "</nav>"])
@@ -119,53 +124,59 @@ def _operation(document: Object, method: str, path: str, operation: Object) -> s
     ]
     if parameters := operation.get("parameters"):
         rows = [(one["name"], one["required"], {**one, **one["schema"]}) for one in parameters]
-        parts += ["<h4>Query parameters</h4>", _fields(rows)]
+        parts += ["<h4>Query parameters</h4>", _fields(rows, sent=True)]
     if body := operation.get("requestBody"):
         for media_type, content in body["content"].items():
             parts.append(f"<h4>Body, <code>{escape(media_type)}</code></h4>")
             parts.append(_text(body.get("description", "")))
-            parts.append(_body(document, content["schema"]))
+            parts.append(_body(document, content["schema"], sent=True))
     for sample in operation["x-codeSamples"]:
         parts += ["<h4>Request to copy</h4>", f"<pre>{escape(sample['source'])}</pre>"]
     for media_type, content in operation["responses"]["200"].get("content", {}).items():
         parts.append(f"<h4>Answer, <code>{escape(media_type)}</code></h4>")
         parts.append(_text(operation["responses"]["200"]["description"]))
-        parts.append(_body(document, content["schema"]))
+        parts.append(_body(document, content["schema"], sent=False))
     parts.append(_failures(operation))
     return "".join(parts)
 
 
-def _body(document: Object, schema: Object) -> str:
+def _body(document: Object, schema: Object, *, sent: bool) -> str:
     name = _name(schema)
-    return _struct(document["components"]["schemas"][name]) if name else ""
+    return _struct(document["components"]["schemas"][name], sent=sent) if name else ""
 
 
-def _struct(schema: Object) -> str:
+def _struct(schema: Object, *, sent: bool) -> str:
     required = schema.get("required", [])
     return _fields(
-        (name, name in required, described)
-        for name, described in schema.get("properties", {}).items()
+        (
+            (name, name in required, described)
+            for name, described in schema.get("properties", {}).items()
+        ),
+        sent=sent,
     )
 
 
-def _fields(rows: Iterable[tuple[str, bool, Object]]) -> str:
-    """A table: name, type, default, meaning and limits."""
+def _fields(rows: Iterable[tuple[str, bool, Object]], *, sent: bool) -> str:
+    """A table: name, type, default (in what a client sends) or presence, meaning with limits."""
     return _table(
-        ("Field", "Type", "Default", "Meaning"),
+        ("Field", "Type", "Default" if sent else "Present", "Meaning"),
         (
             (
                 f"<code>{escape(name)}</code>",
                 _type(schema),
-                '<span class="required">required</span>'
-                if required
-                else f"<code>{escape(_json(schema['default']))}</code>"
-                if "default" in schema
-                else "",
+                _default(required, schema) if sent else "always" if required else "sometimes",
                 _meaning(schema),
             )
             for name, required, schema in rows
         ),
+        classes=("name", "", "default" if sent else "present", ""),
     )
+
+
+def _default(required: bool, schema: Object) -> str:
+    if required:
+        return '<span class="required">required</span>'
+    return f"<code>{escape(_json(schema['default']))}</code>" if "default" in schema else ""
 
 
 def _failures(operation: Object) -> str:
@@ -180,7 +191,11 @@ def _failures(operation: Object) -> str:
         meaning = response["description"].partition("\n")[0]
         if "x-codes" not in response:
             codes = "text"
-        headers = ", ".join(f"<code>{escape(name)}</code>" for name in response.get("headers", ()))
+        headers = ", ".join(
+            f"<code>{escape(name)}</code>"
+            for name in response.get("headers", ())
+            if name != "X-Request-ID"
+        )
         rows.append((f"<b>{escape(status)}</b>", codes, _inline(meaning), headers))
     if not rows:
         return ""
@@ -211,11 +226,33 @@ _CODE = re.compile(r"^- `(\w+)`: (.+)$", re.MULTILINE)
 
 def _types(document: Object) -> str:
     parts = ['<h2 id="types">Types</h2>']
+    sent = _sent(document)
     for name, schema in document["components"]["schemas"].items():
         parts.append(f'<h3 id="type-{escape(name)}"><code>{escape(name)}</code></h3>')
         parts.append(_text(schema.get("description", "")))
-        parts.append(_struct(schema))
+        parts.append(_struct(schema, sent=name in sent))
     return "".join(parts)
+
+
+def _sent(document: Object) -> set[str]:
+    """The names of the types in what clients send."""
+    schemas = document["components"]["schemas"]
+    bodies = [
+        operation.get("requestBody", {})
+        for methods in document["paths"].values()
+        for operation in methods.values()
+    ]
+    found: set[str] = set()
+    left = [*_REFERENCE.findall(_json(bodies)), "UpsertIn"]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += _REFERENCE.findall(_json(schemas[name]))
+    return found
+
+
+_REFERENCE = re.compile(r'"#/components/schemas/(\w+)"')
 
 
 def _type(schema: Object) -> str:
@@ -264,10 +301,19 @@ def _meaning(schema: Object) -> str:
     return "".join(parts)
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of cells that are HTML."""
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], classes: Sequence[str] = ()) -> str:
+    """A table of cells that are HTML; `classes` are those of the columns."""
     titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    lines = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    starts = [f'<td class="{name}">' if name else "<td>" for name in classes or [""] * len(head)]
+    lines = "".join(
+        "<tr>"
+        + "".join(
+            f"{start}{cell}</td>" if cell else "<td></td>"
+            for start, cell in zip(starts, row, strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
     return f"<table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>"
 
 
