@@ -26,6 +26,7 @@ from indexd.cli import commands
 from indexd.schema import metadata
 from indexd.service import Service
 from indexd.settings import Settings
+from tests import answers
 
 T = TypeVar("T")
 
@@ -42,7 +43,12 @@ class Client(httpx.AsyncClient):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._done = asyncio.Event()
-        super().__init__(transport=_Elsewhere(self), base_url="http://localhost:8080", timeout=120)
+        super().__init__(
+            transport=_Elsewhere(self),
+            base_url="http://localhost:8080",
+            timeout=120,
+            event_hooks={"response": [_described]},
+        )
 
     async def within(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something where the application lives."""
@@ -87,6 +93,12 @@ class Client(httpx.AsyncClient):
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _described(response: httpx.Response) -> None:
+    """Every answer of every test is one that the OpenAPI document describes."""
+    await response.aread()
+    answers.described().check(response)
 
 
 class _Elsewhere(httpx.AsyncBaseTransport):

@@ -19,6 +19,7 @@ import pytest
 
 from indexd import embedded, migrate
 from indexd.errors import ConfigurationError
+from tests import answers
 from tests.conftest import document
 
 pytestmark = pytest.mark.slow
@@ -46,12 +47,21 @@ def serving(
             text=True,
         )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{port}",
+                timeout=30,
+                event_hooks={"response": [_described]},
+            ) as client:
                 wait_until(lambda: process.poll() is None and is_ready(client), process)
                 yield client, process
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _described(response: httpx.Response) -> None:
+    response.read()
+    answers.described().check(response)
 
 
 def is_ready(client: httpx.Client) -> bool:

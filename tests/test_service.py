@@ -1,10 +1,7 @@
 """Health, metrics, logs, the OpenAPI document and its page."""
 
 import json
-import re
 from typing import Any
-
-import httpx
 
 from indexd.app import create_app
 from indexd.settings import Settings
@@ -93,31 +90,6 @@ async def test_stats_count_by_namespace(client: Client) -> None:
         "newest": "2026-01-01T00:00:00Z",
     }
     assert set(stats["version"]) == {"indexd", "postgres", "pgvector", "schema"}
-
-
-async def test_the_openapi_document_names_every_operation_and_shows_examples(
-    client: Client,
-) -> None:
-    document = (await client.get("/schema/openapi.json")).json()
-    operations = {
-        (path, method): operation
-        for path, methods in document["paths"].items()
-        for method, operation in methods.items()
-    }
-    assert {operation["operationId"] for operation in operations.values()} >= {
-        *("Upsert", "Bulk", "Delete", "Search", "Stats", "Health", "Ready", "Metrics")
-    }
-    body = operations["/index/search", "post"]["requestBody"]["content"]["application/json"]
-    assert body["schema"]["examples"][0]["namespace"] == "vault"
-    assert "application/x-ndjson" in operations["/index/bulk", "post"]["requestBody"]["content"]
-
-
-async def test_the_documentation_page_fetches_nothing_from_elsewhere(client: Client) -> None:
-    page: httpx.Response = await client.get("/schema")
-    assert page.status_code == 200
-    assert "/index/upsert" in page.text
-    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", page.text)
-    assert "<script" not in page.text
 
 
 async def test_a_page_that_there_is_not_is_an_unknown_route(client: Client) -> None:

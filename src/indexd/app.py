@@ -6,13 +6,11 @@ from datetime import datetime
 from functools import partial
 
 import structlog
-from litestar import Litestar, Router
+from litestar import Litestar
 from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
 from psycopg import AsyncCursor
 
-from indexd import __version__, embedders, keeper, logs, policy, pulse, tracing
-from indexd.access import OPEN
+from indexd import embedders, keeper, logs, policy, pulse, tracing
 from indexd.api import (
     auth,
     documents,
@@ -128,6 +126,8 @@ def create_app(
             health.healthz,
             health.readyz,
             health.metrics,
+            openapi.page,
+            openapi.document_as_json,
         ],
         dependencies={
             "service": Provide(lambda: service, sync_to_thread=False),
@@ -141,19 +141,7 @@ def create_app(
             *([tracing.RequestSpans(spans[0])] if spans else []),
             InFlight(settings, admission, metrics),
         ],
-        openapi_config=OpenAPIConfig(
-            title="indexd",
-            version=__version__,
-            description="A long-term memory for agents and tools that forgets on purpose.",
-            render_plugins=[openapi.PlainPage()],
-            openapi_router=Router(
-                "/schema",
-                route_handlers=[],
-                opt=auth.scope(OPEN, others="-"),
-                include_in_schema=False,
-                after_request=openapi.other_pages,
-            ),
-        ),
+        openapi_config=None,  # indexd.api.openapi describes the routes
         request_max_body_size=settings.max_body_bytes,
         logging_config=None,
     )

@@ -7,9 +7,10 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import msgspec
+from msgspec import Meta
 from msgspec.structs import replace
 
 from indexd.errors import ConfigurationError, InvalidField
@@ -26,21 +27,41 @@ class Semantic(msgspec.Struct, frozen=True):
     `min_score` is a similarity; the best one the document ever reached lies below it.
     """
 
-    min_score: float
-    min_age_seconds: float = 7 * 86400.0
-    min_exposures: int = 20
-    min_days: int = 3
+    min_score: Annotated[float, Meta(description="The best similarity it reached lies below this")]
+    min_age_seconds: Annotated[float, Meta(description="It is at least so many seconds old")] = (
+        7 * 86400.0
+    )
+    min_exposures: Annotated[
+        int, Meta(description="It was among the results of at least so many searches")
+    ] = 20
+    min_days: Annotated[int, Meta(description="That was on at least so many different days")] = 3
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What holds in one namespace; None is none."""
+    """The rules of decay and retention in one namespace."""
 
-    half_life_seconds: float | None = None
-    max_items: int | None = None
-    max_age_seconds: float | None = None
-    purge_strategy: Strategy | None = None
-    grace_seconds: float = 0.0
-    semantic: Semantic | None = None
+    half_life_seconds: Annotated[
+        float | None, Meta(description="Seconds in which a score halves; null: no decay")
+    ] = None
+    max_items: Annotated[
+        int | None, Meta(description="Most documents the namespace may hold; null: no limit")
+    ] = None
+    max_age_seconds: Annotated[
+        float | None,
+        Meta(description="Age in seconds at which a document is removed; null: none is"),
+    ] = None
+    purge_strategy: Annotated[
+        Strategy | None, Meta(description="Which documents leave first above `max_items`")
+    ] = None
+    grace_seconds: Annotated[
+        float,
+        Meta(
+            description="Seconds after its arrival in which only the age limit removes a document"
+        ),
+    ] = 0.0
+    semantic: Annotated[
+        Semantic | None, Meta(description="When a document counts as irrelevant; null: never")
+    ] = None
 
 
 class Policies(msgspec.Struct, frozen=True):

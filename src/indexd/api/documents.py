@@ -1,25 +1,30 @@
 """Routes that write: upsert, bulk, delete."""
 
 from functools import partial
-from typing import Annotated
 
 import structlog
-from litestar import Request, post
+from litestar import Request
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from litestar.params import Body
+from litestar.params import JSONBody
 
 from indexd.access import Access
 from indexd.api import bulk as bulk_body
-from indexd.api import openapi, texts
+from indexd.api import examples, texts
 from indexd.api.auth import scope
 from indexd.api.departures import account, sum_up
 from indexd.api.in_flight import stay_of
 from indexd.api.limits import check_document
-from indexd.api.openapi import NdjsonBody, example
+from indexd.api.operations import Operation, json_post, ndjson_post
 from indexd.api.parse import checked_id, document_from, namespace_of
 from indexd.api.structs import BulkOut, DeleteIn, DeleteOut, ForgottenOut, UpsertIn, UpsertOut
-from indexd.api.wire import Json
+from indexd.errors import (
+    DimensionMismatch,
+    DuplicateChunkId,
+    EmbedderUnavailable,
+    InvalidEmbedding,
+    ModelMismatch,
+)
 from indexd.service import Service
 from indexd.settings import Settings
 from indexd.store import forget
@@ -27,17 +32,19 @@ from indexd.store import upsert as store
 from indexd.store.documents import Document
 
 
-@post(
+@json_post(
     "/index/upsert",
-    opt=scope("write", others="403"),
-    dto=Json[UpsertIn],
-    return_dto=None,
-    status_code=200,
-    operation_id="Upsert",
+    scope("write", others="403"),
+    Operation(
+        "Upsert",
+        "Store",
+        examples.UPSERT,
+        (InvalidEmbedding, DimensionMismatch, DuplicateChunkId, ModelMismatch, EmbedderUnavailable),
+    ),
 )
 async def upsert(
     request: Request[None, Access, State],
-    data: Annotated[UpsertIn, Body(examples=example(openapi.UPSERT))],
+    data: JSONBody[UpsertIn],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
 ) -> UpsertOut:
@@ -65,13 +72,8 @@ def checked(data: UpsertIn, settings: Settings) -> Document:
     return document_from(data)
 
 
-@post(
-    "/index/bulk",
-    opt=scope("write", others="403"),
-    status_code=200,
-    operation_id="Bulk",
-    operation_class=NdjsonBody,
-    request_max_body_size=None,
+@ndjson_post(
+    "/index/bulk", scope("write", others="403"), Operation("Bulk", "Store", examples.UPSERT)
 )
 async def bulk(
     request: Request[None, Access, State],
@@ -82,16 +84,13 @@ async def bulk(
     return await bulk_body.take(request, service, access)
 
 
-@post(
+@json_post(
     "/index/delete",
-    opt=scope("write", others="403"),
-    dto=Json[DeleteIn],
-    return_dto=None,
-    status_code=200,
-    operation_id="Delete",
+    scope("write", others="403"),
+    Operation("Delete", "Forget", examples.DELETE),
 )
 async def delete(
-    data: Annotated[DeleteIn, Body(examples=example(openapi.DELETE))],
+    data: JSONBody[DeleteIn],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
 ) -> DeleteOut:

@@ -1,35 +1,29 @@
 """The route that embeds a text and stores nothing."""
 
-from typing import Annotated
 from uuid import uuid4
 
-from litestar import post
 from litestar.di import NamedDependency
-from litestar.params import Body
+from litestar.params import JSONBody
 
 from indexd.access import Access
-from indexd.api import openapi
+from indexd.api import examples
 from indexd.api.auth import scope
 from indexd.api.limits import check_text
-from indexd.api.openapi import example
+from indexd.api.operations import Operation, json_post
 from indexd.api.structs import EmbedIn, EmbedOut
-from indexd.api.wire import Json
 from indexd.errors import EmbedderUnavailable, InvalidField, UnknownNamespace
 from indexd.service import Service
 
 CANONICAL = ("chronik", "osctx", "docs", "code", "insights")
 
 
-@post(
+@json_post(
     "/embed/text",
-    opt=scope("write", others="403"),
-    dto=Json[EmbedIn],
-    return_dto=None,
-    status_code=200,
-    operation_id="EmbedText",
+    scope("write", others="403"),
+    Operation("EmbedText", "Store", examples.EMBED, (UnknownNamespace, EmbedderUnavailable)),
 )
 async def embed_text(
-    data: Annotated[EmbedIn, Body(examples=example(openapi.EMBED))],
+    data: JSONBody[EmbedIn],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
 ) -> EmbedOut:

@@ -7,22 +7,22 @@ from typing import Annotated
 
 import msgspec
 import structlog
-from litestar import Request, get, post
+from litestar import Request
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from litestar.params import Body, FromQuery
+from litestar.params import JSONBody, QueryParameter
 
 from indexd.access import Access
-from indexd.api import openapi
+from indexd.api import examples
 from indexd.api.auth import scope
 from indexd.api.departures import account
 from indexd.api.limits import check_filters
-from indexd.api.openapi import example
+from indexd.api.operations import Operation, get, json_post
+from indexd.api.parameters import Limit
 from indexd.api.parse import checked_limit, condition_from, reason_from, require_parameters
 from indexd.api.structs import AuditOut, ForgetIn, ForgetOut
-from indexd.api.wire import Json
 from indexd.db import Connection
-from indexd.errors import InvalidField
+from indexd.errors import InvalidField, PlanDrifted, PlanNotFound, UnsafeForget
 from indexd.service import Service
 from indexd.store import audit as store_audit
 from indexd.store import forget as store
@@ -32,20 +32,20 @@ from indexd.store.forget import Condition, Forgotten
 from indexd.store.plans import Plan
 
 
-@post(
+@json_post(
     "/index/forget",
-    opt=scope("admin", others="403"),
-    dto=Json[ForgetIn],
-    return_dto=None,
-    status_code=200,
-    operation_id="Forget",
+    scope("admin", others="403"),
+    Operation("Forget", "Forget", examples.FORGET, (UnsafeForget, PlanNotFound, PlanDrifted)),
 )
 async def forget(
     request: Request[None, Access, State],
-    data: Annotated[ForgetIn, Body(examples=example(openapi.FORGET))],
+    data: JSONBody[ForgetIn],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
-    dry_run: FromQuery[bool] = False,
+    dry_run: Annotated[
+        bool,
+        QueryParameter(description="The same as `dry_run` in the body"),
+    ] = False,
 ) -> ForgetOut:
     """Forget documents by filter, or as a dry run planned it; a dry run changes nothing."""
     require_parameters(request.query_params, "dry_run")
@@ -130,12 +130,18 @@ def _planned(plan: Plan) -> ForgetOut:
     )
 
 
-@get("/index/audit", opt=scope("admin", others="left out"), operation_id="Audit")
+@get(
+    "/index/audit",
+    scope("admin", others="left out"),
+    Operation("Audit", "Forget", examples.AUDIT),
+)
 async def audit(
     service: NamedDependency[Service],
     access: NamedDependency[Access],
-    limit: FromQuery[int] = 100,
-    cursor: FromQuery[str | None] = None,
+    limit: Limit = 100,
+    cursor: Annotated[
+        str | None, QueryParameter(description="The `next_cursor` of the page before")
+    ] = None,
 ) -> AuditOut:
     """Everything that was forgotten, newest first, page by page."""
     wanted = checked_limit(limit)

@@ -3,12 +3,13 @@
 from contextlib import suppress
 
 import psycopg
-from litestar import MediaType, Response, get
+from litestar import MediaType, Response
 from litestar.di import NamedDependency
 
 from indexd import db
 from indexd.access import OPEN, Access
 from indexd.api.auth import scope
+from indexd.api.operations import Operation, get
 from indexd.budget import Budget
 from indexd.db import Check, Connection
 from indexd.embedders import Embedder
@@ -19,13 +20,18 @@ from indexd.service import Service
 from indexd.store import stats
 
 
-@get("/healthz", opt=scope(OPEN, others="-"), media_type=MediaType.TEXT, operation_id="Health")
+@get("/healthz", scope(OPEN, others="-"), Operation("Health", "Operate"), MediaType.TEXT)
 async def healthz() -> str:
     """Whether the process answers; does not touch the database."""
     return "ok"
 
 
-@get("/readyz", opt=scope(OPEN, others="-"), media_type=MediaType.TEXT, operation_id="Ready")
+@get(
+    "/readyz",
+    scope(OPEN, others="-"),
+    Operation("Ready", "Operate", text_answers={503: "A check failed; one line per check"}),
+    MediaType.TEXT,
+)
 async def readyz(service: NamedDependency[Service]) -> Response[str]:
     """Whether requests can be served: 200 or 503, with one line per check."""
     try:
@@ -48,9 +54,9 @@ async def readyz(service: NamedDependency[Service]) -> Response[str]:
 
 @get(
     "/metrics",
-    opt=scope("read", others="left out", open_if="metrics_public", urgent=True),
-    operation_id="Metrics",
-    media_type=CONTENT_TYPE,
+    scope("read", others="left out", open_if="metrics_public", urgent=True),
+    Operation("Metrics", "Operate"),
+    CONTENT_TYPE,
 )
 async def metrics(
     service: NamedDependency[Service], access: NamedDependency[Access]

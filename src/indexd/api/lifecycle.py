@@ -3,17 +3,17 @@
 from typing import Annotated
 
 import structlog
-from litestar import get, post
 from litestar.di import NamedDependency
-from litestar.params import Body, FromQuery
+from litestar.params import JSONBody, QueryParameter
 
 from indexd.access import Access
-from indexd.api import openapi
+from indexd.api import examples
 from indexd.api.auth import scope
-from indexd.api.openapi import example
+from indexd.api.operations import Operation, get, json_post
+from indexd.api.parameters import DocId, Limit, Namespace
 from indexd.api.parse import checked_id, checked_limit, namespace_of
 from indexd.api.structs import FeedbackIn, FeedbackOut, IrrelevantOut
-from indexd.api.wire import Json
+from indexd.errors import NotFound
 from indexd.service import Service
 from indexd.store import lifecycle as store
 from indexd.store import relevance
@@ -28,13 +28,19 @@ def _named(doc_id: str, namespace: str | None) -> tuple[str, str]:
     return names
 
 
-@get("/index/document", opt=scope("read", others="empty"), operation_id="Document")
+@get(
+    "/index/document",
+    scope("read", others="empty"),
+    Operation("Document", "Look", examples.DOCUMENT, (NotFound,)),
+)
 async def document(
     service: NamedDependency[Service],
     access: NamedDependency[Access],
-    doc_id: FromQuery[str],
-    namespace: FromQuery[str | None] = None,
-    vectors: FromQuery[bool] = False,
+    doc_id: DocId,
+    namespace: Namespace = None,
+    vectors: Annotated[
+        bool, QueryParameter(description="Whether each chunk carries its normalised vector")
+    ] = False,
 ) -> StoredDocument:
     """A document with its chunks; with `vectors`, with their normalised embeddings."""
     space, wanted = _named(doc_id, namespace)
@@ -44,12 +50,16 @@ async def document(
     )
 
 
-@get("/index/lifecycle", opt=scope("read", others="empty"), operation_id="Lifecycle")
+@get(
+    "/index/lifecycle",
+    scope("read", others="empty"),
+    Operation("Lifecycle", "Look", examples.DOCUMENT, (NotFound,)),
+)
 async def lifecycle(
     service: NamedDependency[Service],
     access: NamedDependency[Access],
-    doc_id: FromQuery[str],
-    namespace: FromQuery[str | None] = None,
+    doc_id: DocId,
+    namespace: Namespace = None,
 ) -> Lifecycle:
     """How far a document has faded, and which rule would remove it when."""
     space, wanted = _named(doc_id, namespace)
@@ -59,12 +69,16 @@ async def lifecycle(
     )
 
 
-@get("/index/irrelevant", opt=scope("read", others="empty"), operation_id="Irrelevant")
+@get(
+    "/index/irrelevant",
+    scope("read", others="empty"),
+    Operation("Irrelevant", "Fade", examples.IRRELEVANT),
+)
 async def irrelevant(
     service: NamedDependency[Service],
     access: NamedDependency[Access],
-    namespace: FromQuery[str | None] = None,
-    limit: FromQuery[int] = 100,
+    namespace: Namespace = None,
+    limit: Limit = 100,
 ) -> IrrelevantOut:
     """The documents of a namespace that are marked irrelevant, with the evidence."""
     space, wanted = namespace_of(namespace), checked_limit(limit)
@@ -76,16 +90,13 @@ async def irrelevant(
     return IrrelevantOut(space, count, count > len(found), found)
 
 
-@post(
+@json_post(
     "/index/feedback",
-    opt=scope("write", others="403"),
-    dto=Json[FeedbackIn],
-    return_dto=None,
-    status_code=200,
-    operation_id="Feedback",
+    scope("write", others="403"),
+    Operation("Feedback", "Fade", examples.FEEDBACK, (NotFound,)),
 )
 async def feedback(
-    data: Annotated[FeedbackIn, Body(examples=example(openapi.FEEDBACK))],
+    data: JSONBody[FeedbackIn],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
 ) -> FeedbackOut:

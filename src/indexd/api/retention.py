@@ -1,17 +1,15 @@
 """What fades and what leaves, by which rule: looking only."""
 
 from datetime import datetime
-from typing import Annotated
 
 import structlog
-from litestar import get, post
 from litestar.di import NamedDependency
-from litestar.params import Body
+from litestar.params import JSONBody
 
 from indexd.access import Access
-from indexd.api import openapi
+from indexd.api import examples
 from indexd.api.auth import scope
-from indexd.api.openapi import example
+from indexd.api.operations import Operation, get, json_post
 from indexd.api.parse import MAX_LIMIT, half_life, namespace_of, utc
 from indexd.api.structs import (
     CondemnedOut,
@@ -21,7 +19,6 @@ from indexd.api.structs import (
     RetentionPreviewIn,
     RetentionPreviewOut,
 )
-from indexd.api.wire import Json
 from indexd.db import Connection
 from indexd.policy import Policies, Policy, parse_policy
 from indexd.service import Service
@@ -31,7 +28,7 @@ from indexd.store import retention as store
 DEFAULT_LIMIT = 100
 
 
-@get("/index/retention", opt=scope("read", others="left out"), operation_id="Retention")
+@get("/index/retention", scope("read", others="left out"), Operation("Retention", "Fade"))
 async def retention(
     service: NamedDependency[Service], access: NamedDependency[Access]
 ) -> RetentionOut:
@@ -48,16 +45,13 @@ def seen(in_force: tuple[Policies, str], access: Access) -> tuple[Policies, str]
     return found, found.hash
 
 
-@post(
+@json_post(
     "/index/retention/preview",
-    opt=scope("read", others="empty"),
-    dto=Json[RetentionPreviewIn],
-    return_dto=None,
-    status_code=200,
-    operation_id="RetentionPreview",
+    scope("read", others="empty"),
+    Operation("RetentionPreview", "Fade", examples.RETENTION_PREVIEW),
 )
 async def retention_preview(
-    data: Annotated[RetentionPreviewIn, Body(examples=example(openapi.RETENTION_PREVIEW))],
+    data: JSONBody[RetentionPreviewIn],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
 ) -> RetentionPreviewOut:
@@ -98,16 +92,13 @@ async def _condemned(
     return CondemnedOut(documents, verdict.count, verdict.count > len(listed), listed)
 
 
-@post(
+@json_post(
     "/index/decay/preview",
-    opt=scope("read", others="empty"),
-    dto=Json[DecayPreviewIn],
-    return_dto=None,
-    status_code=200,
-    operation_id="DecayPreview",
+    scope("read", others="empty"),
+    Operation("DecayPreview", "Fade", examples.DECAY_PREVIEW),
 )
 async def decay_preview(
-    data: Annotated[DecayPreviewIn, Body(examples=example(openapi.DECAY_PREVIEW))],
+    data: JSONBody[DecayPreviewIn],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
 ) -> DecayPreviewOut:

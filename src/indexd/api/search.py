@@ -1,39 +1,46 @@
 """Routes that find."""
 
 import time
-from typing import Annotated
 
 import structlog
-from litestar import post
 from litestar.di import NamedDependency
-from litestar.params import Body
+from litestar.params import JSONBody
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from indexd.access import Access
-from indexd.api import openapi, texts
+from indexd.api import examples, texts
 from indexd.api.auth import scope
 from indexd.api.limits import check_search
-from indexd.api.openapi import example
+from indexd.api.operations import Operation, json_post
 from indexd.api.parse import DEFAULT_K, checked_id, namespace_of, query_from
 from indexd.api.results import results_from
 from indexd.api.structs import RelatedIn, ResultOut, SearchIn, SearchOut
-from indexd.api.wire import Json
+from indexd.errors import (
+    DimensionMismatch,
+    EmbedderUnavailable,
+    InvalidEmbedding,
+    MissingQuery,
+    ModelMismatch,
+    NotFound,
+)
 from indexd.service import Service
 from indexd.store import search as store
 from indexd.store.search import Found, Mode, Query
 
 
-@post(
+@json_post(
     "/index/search",
-    opt=scope("read", others="empty"),
-    dto=Json[SearchIn],
-    return_dto=None,
-    status_code=200,
-    operation_id="Search",
+    scope("read", others="empty"),
+    Operation(
+        "Search",
+        "Find",
+        examples.SEARCH,
+        (InvalidEmbedding, DimensionMismatch, MissingQuery, ModelMismatch, EmbedderUnavailable),
+    ),
 )
 async def search(
-    data: Annotated[SearchIn, Body(examples=example(openapi.SEARCH))],
+    data: JSONBody[SearchIn],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
 ) -> SearchOut:
@@ -53,16 +60,13 @@ async def search(
     return _answer(results, query.mode, found, started, service, embedding_ms)
 
 
-@post(
+@json_post(
     "/index/related",
-    opt=scope("read", others="empty"),
-    dto=Json[RelatedIn],
-    return_dto=None,
-    status_code=200,
-    operation_id="Related",
+    scope("read", others="empty"),
+    Operation("Related", "Find", examples.RELATED, (NotFound,)),
 )
 async def related(
-    data: Annotated[RelatedIn, Body(examples=example(openapi.RELATED))],
+    data: JSONBody[RelatedIn],
     service: NamedDependency[Service],
     access: NamedDependency[Access],
 ) -> SearchOut:

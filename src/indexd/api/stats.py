@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from litestar import get
 from litestar.di import NamedDependency
 
 from indexd import __version__, db, keeper
 from indexd.access import Access
 from indexd.api.auth import scope
+from indexd.api.operations import Operation, get
 from indexd.api.retention import seen
 from indexd.api.structs import NamespaceOut, StatsOut, VersionOut
 from indexd.db import Connection, Versions
@@ -25,7 +25,7 @@ class _Seen(NamedTuple):
     versions: Versions
 
 
-@get("/index/stats", opt=scope("read", others="left out"), operation_id="Stats")
+@get("/index/stats", scope("read", others="left out"), Operation("Stats", "Look"))
 async def stats(service: NamedDependency[Service], access: NamedDependency[Access]) -> StatsOut:
     """Documents and chunks, whole and by namespace."""
     rules = keeper.rules(service.settings)

@@ -1,6 +1,6 @@
 """The wire: requests as clients send them, answers as they get them.
 
-/schema/openapi.json describes them all; README.md shows an example of each kind.
+Every field says what it means by `doc`; the OpenAPI document and /schema show these words.
 """
 
 from datetime import datetime
@@ -21,179 +21,410 @@ from indexd.store.retention import Condemned
 from indexd.store.search import Mode
 from indexd.store.stats import NamespaceStats
 
+
+def doc(description: str, *examples: Any, **schema: Any) -> Meta:
+    """What the OpenAPI document says of a field.
+
+    `schema` are keywords of JSON Schema that describe a limit. The decoder does not apply them:
+    such limits are checked after it, with messages of their own.
+    """
+    return Meta(
+        description=description,
+        examples=list(examples) or None,
+        extra_json_schema=schema or None,
+    )
+
+
 Numbers = Annotated[
     Any,
     Meta(
-        description="Array of 1 to 16,000 finite numbers, not all zero",
-        extra_json_schema={"type": "array", "items": {"type": "number"}, "minItems": 1},
+        extra_json_schema={
+            "type": "array",
+            "items": {"type": "number"},
+            "minItems": 1,
+            "maxItems": 16_000,
+        },
     ),
 ]
-Timestamp = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset")]
+Timestamp = Annotated[datetime, Meta(tz=True)]
 Object = dict[str, Any]
+
+DocId = Annotated[
+    str,
+    doc(
+        "Id of the document, unique in its namespace; kept exactly as sent",
+        "note-42",
+        minLength=1,
+        maxLength=512,
+    ),
+]
+Namespace = Annotated[
+    str | None,
+    doc("Namespace, trimmed; missing, null or blank means `default`", "vault", maxLength=128),
+]
+Embedding = Annotated[
+    Numbers | UnsetType,
+    doc("Vector: 1 to 16,000 finite numbers, not all zero; stored with length 1", [0.12, 0.98]),
+]
+EmbeddingModel = Annotated[
+    str | None,
+    doc(
+        "Name of the model that made the vectors; refused if the namespace has another one",
+        "all-MiniLM-L6-v2",
+        minLength=1,
+        maxLength=512,
+    ),
+]
+Results = Annotated[
+    Annotated[int, Meta(ge=1)] | None,
+    doc("How many results at most; null means 10, more than `INDEXD_MAX_K` (100) means that", 10),
+]
+IncludeWeights = Annotated[
+    bool, doc("Whether each result carries `weights`, the two factors of its score")
+]
+TagList = Annotated[
+    list[str] | None,
+    doc(
+        "Tags of which a chunk must have at least one; a tag also matches its children, "
+        "`project` finds `project/infra`",
+        ["project"],
+        minItems=1,
+        items={"type": "string", "minLength": 1},
+    ),
+]
+At = Annotated[
+    Timestamp | None,
+    doc("Time to look at instead of now, RFC 3339 with an offset", "2026-01-01T00:00:00Z"),
+]
+AnsweredAt = Annotated[Timestamp, doc("Time that the answer is about, UTC")]
+OutDocId = Annotated[str, doc("Id of the document")]
+OutNamespace = Annotated[str, doc("Namespace of the document")]
+Truncated = Annotated[bool, doc("Whether there are more than the answer lists")]
 
 
 class SourceRefIn(msgspec.Struct, forbid_unknown_fields=True):
-    origin: str
-    id: str
-    offset: str | None = None
-    trust_level: Literal["low", "medium", "high"] | None = None
-    injected_by: str | None = None
+    """Where a document comes from."""
+
+    origin: Annotated[
+        str, doc("System that the document comes from, not blank", "docs", minLength=1)
+    ]
+    id: Annotated[
+        str, doc("Id or path of the document in that system, not blank", "README.md", minLength=1)
+    ]
+    offset: Annotated[
+        str | None,
+        doc(
+            "Place inside the source: `line:42`, `line:100-120`, `byte:1337-2048` or `offset:123`",
+            "line:100-120",
+            pattern=r"^((line|byte):[0-9]+(-[0-9]+)?|offset:[0-9]+)$",
+        ),
+    ] = None
+    trust_level: Annotated[
+        Literal["low", "medium", "high"] | None, doc("How far the source is trusted")
+    ] = None
+    injected_by: Annotated[str | None, doc("Who or what put the document in")] = None
 
 
 class ChunkIn(msgspec.Struct):
-    id: str | None = None
-    chunk_id: str | None = None
-    text: str | None = None
-    embedding: Numbers | UnsetType = UNSET
-    meta: Object | None = None
+    """A piece of a document with its vector; it needs an embedding or a text."""
+
+    id: Annotated[
+        str | None,
+        doc(
+            "Id of the chunk, unique in its document; missing or null means `<doc_id>#<index>`",
+            "note-42#0",
+            minLength=1,
+            maxLength=512,
+        ),
+    ] = None
+    chunk_id: Annotated[str | None, doc("The same as `id`; send one of the two")] = None
+    text: Annotated[
+        str | None,
+        doc(
+            "Text that is searched by words and shown in results; embedded by the server where the "
+            "chunk has no embedding. At most `INDEXD_MAX_TEXT_CHARS` characters, no NUL character"
+        ),
+    ] = None
+    embedding: Embedding = UNSET
+    meta: Annotated[
+        Object | None,
+        doc(
+            "Any JSON object. The server reads `embedding` (goes before the field of that name), "
+            "`source_path` (a text), `tags` (an array of texts) and `snippet` (a text) in it; "
+            "arrays and objects nest at most 64 levels deep"
+        ),
+    ] = None
 
 
 class UpsertIn(msgspec.Struct):
-    doc_id: str
-    chunks: list[ChunkIn]
-    namespace: str | None = None
-    meta: Object | None = None
-    source_ref: SourceRefIn | None = None
-    half_life_seconds: float | None = None
-    ingested_at: Timestamp | None = None
-    embedding_model: str | None = None
+    """A document as it is to be stored."""
+
+    doc_id: DocId
+    chunks: Annotated[
+        list[ChunkIn],
+        doc(
+            "The chunks, all with vectors of one dimension; they replace those stored before. "
+            "At most `INDEXD_MAX_CHUNKS`",
+            minItems=1,
+        ),
+    ]
+    namespace: Namespace = None
+    meta: Annotated[Object | None, doc("Any JSON object about the document as a whole")] = None
+    source_ref: Annotated[SourceRefIn | None, doc("Where the document comes from")] = None
+    half_life_seconds: Annotated[
+        float | None,
+        doc(
+            "Seconds in which the score of the document halves; null means that of the namespace",
+            86400,
+            exclusiveMinimum=0,
+        ),
+    ] = None
+    ingested_at: Annotated[
+        Timestamp | None,
+        doc(
+            "Time that the age counts from, RFC 3339 with an offset; null means the time of the "
+            "write, or the stored time where nothing else changed",
+            "2026-01-01T00:00:00Z",
+        ),
+    ] = None
+    embedding_model: EmbeddingModel = None
 
 
 class ForgottenOut(msgspec.Struct):
-    """What retention took in the same transaction; `semantic` is there if it took any such."""
+    """How many documents retention removed in the transaction of the write."""
 
-    ttl: int = 0
-    retention: int = 0
-    semantic: int | UnsetType = UNSET
+    ttl: Annotated[int, doc("Documents past the age limit of the policy")] = 0
+    retention: Annotated[int, doc("Documents above the number that the policy allows")] = 0
+    semantic: Annotated[
+        int | UnsetType, doc("Documents marked irrelevant; present if there was one")
+    ] = UNSET
 
 
 class UpsertOut(msgspec.Struct):
-    chunks: int
-    namespace: str
-    unchanged: bool
-    status: Literal["accepted"] = "accepted"
-    forgotten: ForgottenOut = msgspec.field(default_factory=ForgottenOut)
+    """What the write stored and what retention removed."""
+
+    chunks: Annotated[int, doc("Chunks of the document")]
+    namespace: Annotated[str, doc("Namespace that the document is in")]
+    unchanged: Annotated[bool, doc("Whether the same document was already stored")]
+    status: Annotated[Literal["accepted"], doc("Always `accepted`")] = "accepted"
+    forgotten: Annotated[ForgottenOut, doc("What retention removed in the same transaction")] = (
+        msgspec.field(default_factory=ForgottenOut)
+    )
 
 
 class LineError(msgspec.Struct):
-    line: int
-    doc_id: str | None
-    code: str
-    error: str
+    """Why one line of a bulk was not stored."""
+
+    line: Annotated[int, doc("Number of the line, from 1; blank lines count")]
+    doc_id: Annotated[str | None, doc("Id of the document; null where the line has none to read")]
+    code: Annotated[str, doc("Code of the error, as in `Error`", "invalid_field")]
+    error: Annotated[str, doc("One sentence: what is wrong and what was expected")]
 
 
 class BulkOut(msgspec.Struct):
-    accepted: int = 0
-    unchanged: int = 0
-    chunks: int = 0
-    failed: int = 0
-    errors: list[LineError] = msgspec.field(default_factory=list)
-    forgotten: ForgottenOut = msgspec.field(default_factory=ForgottenOut)
+    """What a bulk stored, and the lines that it refused."""
+
+    accepted: Annotated[int, doc("Documents stored or already there")] = 0
+    unchanged: Annotated[int, doc("Those of `accepted` that were already stored as sent")] = 0
+    chunks: Annotated[int, doc("Chunks of the accepted documents")] = 0
+    failed: Annotated[int, doc("Lines that were refused")] = 0
+    errors: Annotated[list[LineError], doc("The first 100 refused lines, in order")] = (
+        msgspec.field(default_factory=list)
+    )
+    forgotten: Annotated[ForgottenOut, doc("What retention removed during the bulk")] = (
+        msgspec.field(default_factory=ForgottenOut)
+    )
 
 
 class DeleteIn(msgspec.Struct):
-    doc_id: str
-    namespace: str | None = None
+    """The document to delete."""
+
+    doc_id: DocId
+    namespace: Namespace = None
 
 
 class DeleteOut(msgspec.Struct):
-    status: Literal["accepted"] = "accepted"
+    """The document is not stored any more, whether or not it was."""
+
+    status: Annotated[Literal["accepted"], doc("Always `accepted`")] = "accepted"
 
 
 class FiltersIn(msgspec.Struct, forbid_unknown_fields=True):
-    tags: list[str] | None = None
-    source_path: str | list[str] | None = None
-    doc_id: str | list[str] | None = None
-    source_ref_origin: str | list[str] | None = None
-    ingested_after: Timestamp | None = None
-    ingested_before: Timestamp | None = None
-    meta: Object | None = None
+    """Which chunks a search looks at: those that match every filter given."""
+
+    tags: TagList = None
+    source_path: Annotated[
+        str | list[str] | None,
+        doc("Value of `meta.source_path`, or a list of which one must match", "notes/example.md"),
+    ] = None
+    doc_id: Annotated[
+        str | list[str] | None, doc("Id of the document, or a list of ids", "note-42")
+    ] = None
+    source_ref_origin: Annotated[
+        str | list[str] | None,
+        doc("Value of the document's `source_ref.origin`, or a list of values", "docs"),
+    ] = None
+    ingested_after: Annotated[
+        Timestamp | None,
+        doc("Earliest `ingested_at`, RFC 3339 with an offset", "2026-01-01T00:00:00Z"),
+    ] = None
+    ingested_before: Annotated[
+        Timestamp | None,
+        doc("Latest `ingested_at`, RFC 3339 with an offset", "2026-12-31T00:00:00Z"),
+    ] = None
+    meta: Annotated[
+        Object | None, doc("Object that the chunk's `meta` must contain", {"lang": "de"})
+    ] = None
 
 
 class QueryIn(msgspec.Struct):
-    text: str | None = None
-    meta: Object | None = None
+    """A query as an object."""
+
+    text: Annotated[str | None, doc("Text of the query", "backup policy")] = None
+    meta: Annotated[
+        Object | None,
+        doc("Object whose `embedding`, if present, is the vector of the query"),
+    ] = None
 
 
 class SearchIn(msgspec.Struct):
-    query: str | QueryIn | None = None
-    namespace: str | None = None
-    k: Annotated[int, Meta(ge=1)] | None = None
-    filters: FiltersIn | None = None
-    embedding: Numbers | UnsetType = UNSET
-    meta: Object | None = None
-    mode: Literal["auto", "vector", "lexical", "hybrid"] = "auto"
-    include_weights: bool = False
-    embedding_model: str | None = None
+    """What to search for; it needs a text or an embedding."""
+
+    query: Annotated[
+        str | QueryIn | None,
+        doc("Text of the query, or an object with the text and its embedding", "backup policy"),
+    ] = None
+    namespace: Namespace = None
+    k: Results = None
+    filters: Annotated[FiltersIn | None, doc("Filters on the chunks; all must match")] = None
+    embedding: Annotated[
+        Numbers | UnsetType,
+        doc("Vector of the query; used where `query.meta.embedding` is missing", [0.12, 0.98]),
+    ] = UNSET
+    meta: Annotated[
+        Object | None,
+        doc("Older form: `meta.embedding` is used where no other embedding is present"),
+    ] = None
+    mode: Annotated[
+        Literal["auto", "vector", "lexical", "hybrid"],
+        doc(
+            "`vector` ranks by cosine, `lexical` by words, `hybrid` by both. `auto` is `vector` "
+            "where there is an embedding or an embedder, else `lexical`"
+        ),
+    ] = "auto"
+    include_weights: IncludeWeights = False
+    embedding_model: EmbeddingModel = None
 
 
 class RelatedIn(msgspec.Struct):
-    doc_id: str
-    namespace: str | None = None
-    k: Annotated[int, Meta(ge=1)] | None = None
-    include_weights: bool = False
+    """The document whose neighbours are searched."""
+
+    doc_id: DocId
+    namespace: Namespace = None
+    k: Results = None
+    include_weights: IncludeWeights = False
 
 
 class Weights(msgspec.Struct):
-    similarity: float
-    decay: float
+    """The two factors of a score."""
+
+    similarity: Annotated[
+        float, doc("Cosine in mode vector, rank by words in lexical, rank by both in hybrid")
+    ]
+    decay: Annotated[float, doc("0.5 ^ (age / half-life), from 0 to 1; 1 where nothing decays")]
 
 
 class ResultOut(msgspec.Struct):
-    doc_id: str
-    chunk_id: str
-    namespace: str
-    score: float
-    snippet: str
-    rationale: list[str]
-    text: str
-    meta: Object
-    source_ref: SourceRef | None
-    ingested_at: datetime
-    weights: Weights | UnsetType = UNSET
+    """One chunk that was found."""
+
+    doc_id: OutDocId
+    chunk_id: Annotated[str, doc("Id of the chunk")]
+    namespace: OutNamespace
+    score: Annotated[float, doc("What the results are ordered by, highest first")]
+    snippet: Annotated[
+        str, doc("`meta.snippet`, else the start of the text, at most 240 characters")
+    ]
+    rationale: Annotated[list[str], doc("Why the chunk was found, in words for people")]
+    text: Annotated[str, doc("Text of the chunk; empty where it has none")]
+    meta: Annotated[Object, doc("The chunk's meta without the embedding")]
+    source_ref: Annotated[SourceRef | None, doc("Where the document comes from, if known")]
+    ingested_at: Annotated[Timestamp, doc("Time that the age counts from, UTC")]
+    weights: Annotated[
+        Weights | UnsetType, doc("The factors of the score; present with `include_weights`")
+    ] = UNSET
 
 
 class SearchOut(msgspec.Struct):
-    results: list[ResultOut]
-    mode: Mode
-    latency_ms: float
-    budget_ms: float
-    degraded: list[str] = msgspec.field(default_factory=list)
-    embedding_ms: float | UnsetType = UNSET
+    """The results, highest score first; ties by doc_id, then chunk_id."""
+
+    results: Annotated[list[ResultOut], doc("At most `k` results")]
+    mode: Annotated[Mode, doc("How the search was done")]
+    latency_ms: Annotated[float, doc("Milliseconds the search took, without the embedder's")]
+    budget_ms: Annotated[float, doc("Milliseconds that `INDEXD_BUDGET_MS` allows a search")]
+    degraded: Annotated[
+        list[str], doc("What was searched less thoroughly to keep the budget; empty: nothing")
+    ] = msgspec.field(default_factory=list)
+    embedding_ms: Annotated[
+        float | UnsetType,
+        doc("Milliseconds the embedder took for the query; present if it was asked"),
+    ] = UNSET
 
 
 class EmbedIn(msgspec.Struct):
-    text: str
-    namespace: str
-    source_ref: str
+    """A text to make a vector of."""
+
+    text: Annotated[
+        str,
+        doc(
+            "Text to embed, not blank; at most `INDEXD_MAX_TEXT_CHARS` characters",
+            "Text to embed",
+            minLength=1,
+        ),
+    ]
+    namespace: Annotated[
+        str,
+        doc("What the text is about", enum=["chronik", "osctx", "docs", "code", "insights"]),
+    ]
+    source_ref: Annotated[
+        str, doc("Where the text is from, not blank", "event-abc-123", minLength=1)
+    ]
 
 
 class EmbedOut(msgspec.Struct):
-    """As os.context.text.embed.schema.json says."""
+    """A vector and what made it, as os.context.text.embed.schema.json says."""
 
-    embedding_id: str
-    text: str
-    embedding: list[float]
-    embedding_model: str
-    embedding_dim: int
-    model_revision: str
-    generated_at: datetime
-    namespace: str
-    source_ref: str
-    producer: Literal["semantAH"] = "semantAH"
-    determinism_tolerance: float = 1e-6
+    embedding_id: Annotated[str, doc("Id of this answer: `embed-` and a UUID")]
+    text: Annotated[str, doc("The text as sent")]
+    embedding: Annotated[list[float], doc("The vector, of length 1")]
+    embedding_model: Annotated[str, doc("Name of the model that made the vector")]
+    embedding_dim: Annotated[int, doc("How many numbers the vector has")]
+    model_revision: Annotated[str, doc("Version or digest of the model, `-`, and the dimension")]
+    generated_at: Annotated[Timestamp, doc("Time the vector was made, UTC")]
+    namespace: Annotated[str, doc("The namespace as sent")]
+    source_ref: Annotated[str, doc("The source_ref as sent")]
+    producer: Annotated[Literal["semantAH"], doc("Always `semantAH`")] = "semantAH"
+    determinism_tolerance: Annotated[
+        float, doc("How far a number of the vector may differ when the text is embedded again")
+    ] = 1e-6
 
 
 class NamespaceOut(msgspec.Struct):
-    documents: int
-    chunks: int
-    dimension: int | None
-    index: State
-    index_progress: float | None
-    index_note: str | None
-    oldest: datetime | None
-    newest: datetime | None
-    bytes: int
+    """One namespace in numbers."""
+
+    documents: Annotated[int, doc("Documents stored")]
+    chunks: Annotated[int, doc("Chunks stored")]
+    dimension: Annotated[int | None, doc("Dimension of the vectors; null in an empty namespace")]
+    index: Annotated[
+        State,
+        doc("How vectors are searched: `exact` scan, `hnsw` index, or `building` that index"),
+    ]
+    index_progress: Annotated[
+        float | None, doc("Share of the index that is built, 0 to 1; null if none is being built")
+    ]
+    index_note: Annotated[str | None, doc("Why there is no index where one might be expected")]
+    oldest: Annotated[Timestamp | None, doc("Earliest `ingested_at`, UTC; null if empty")]
+    newest: Annotated[Timestamp | None, doc("Latest `ingested_at`, UTC; null if empty")]
+    bytes: Annotated[int, doc("Bytes of the chunks, estimated from a sample, without indexes")]
 
     @classmethod
     def of(cls, row: NamespaceStats, index: Serving) -> Self:
@@ -211,115 +442,227 @@ class NamespaceOut(msgspec.Struct):
 
 
 class VersionOut(msgspec.Struct):
-    indexd: str
-    postgres: str
-    pgvector: str | None
-    schema: str | None
+    """The versions of what runs."""
+
+    indexd: Annotated[str, doc("Version of this service")]
+    postgres: Annotated[str, doc("Version of PostgreSQL")]
+    pgvector: Annotated[str | None, doc("Version of the extension pgvector; null if missing")]
+    schema: Annotated[str | None, doc("Newest migration that the database has; null if none")]
 
 
 class StatsOut(msgspec.Struct):
-    total_documents: int
-    total_chunks: int
-    namespaces: dict[str, int]
-    budget_ms: float
-    policy_hash: str
-    details: dict[str, NamespaceOut]
-    version: VersionOut
+    """What the memory holds, as far as the key may see it."""
+
+    total_documents: Annotated[int, doc("Documents in all namespaces")]
+    total_chunks: Annotated[int, doc("Chunks in all namespaces")]
+    namespaces: Annotated[dict[str, int], doc("Documents by namespace", {"vault": 12})]
+    budget_ms: Annotated[float, doc("Milliseconds that `INDEXD_BUDGET_MS` allows a search")]
+    policy_hash: Annotated[str, doc("Hash of the retention policies in force")]
+    details: Annotated[dict[str, NamespaceOut], doc("More of each namespace, by its name")]
+    version: Annotated[VersionOut, doc("The versions of what runs")]
 
 
 class RetentionOut(msgspec.Struct):
-    configs: dict[str, Policy]
-    defaults: Policy
-    policy_hash: str
-    source: str
+    """The retention policies in force, as far as the key may see them."""
+
+    configs: Annotated[dict[str, Policy], doc("Policies of the namespaces that have their own")]
+    defaults: Annotated[Policy, doc("Policy of all other namespaces")]
+    policy_hash: Annotated[str, doc("Hash of what the policies mean; equal policies, equal hash")]
+    source: Annotated[
+        str, doc("File that the policies came from; empty for a key limited to namespaces")
+    ]
 
 
 class DecayPreviewIn(msgspec.Struct):
-    namespace: str | None = None
-    at: Timestamp | None = None
-    half_life_seconds: float | None = None
-    limit: Annotated[int, Meta(ge=1)] | None = None
+    """Which documents to show, and under which half-life."""
+
+    namespace: Namespace = None
+    at: At = None
+    half_life_seconds: Annotated[
+        float | None,
+        doc(
+            "Half-life to try instead of the namespace's, in seconds; null means that one",
+            2592000,
+            exclusiveMinimum=0,
+        ),
+    ] = None
+    limit: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        doc("How many documents to list; null means 100, more than 1,000 means 1,000", 100),
+    ] = None
 
 
 class DecayPreviewOut(msgspec.Struct):
-    namespace: str
-    total_documents: int
-    half_life_seconds: float | None
-    at: datetime
-    previews: list[Preview]
-    curve: list[Point]
+    """How far the documents of a namespace have faded."""
+
+    namespace: Annotated[str, doc("The namespace that was looked at")]
+    total_documents: Annotated[int, doc("Documents in the namespace")]
+    half_life_seconds: Annotated[
+        float | None, doc("Half-life that was applied; null: documents without their own stay")
+    ]
+    at: AnsweredAt
+    previews: Annotated[list[Preview], doc("The documents, lowest decay factor first")]
+    curve: Annotated[list[Point], doc("Points of decay over age, with the documents up to each")]
 
 
 class RetentionPreviewIn(msgspec.Struct):
-    namespace: str | None = None
-    at: Timestamp | None = None
-    policy: Object | None = None
+    """What to preview; everything may be left out."""
+
+    namespace: Annotated[
+        str | None, doc("Namespace to look at; null means all of them", "chronik", maxLength=128)
+    ] = None
+    at: At = None
+    policy: Annotated[
+        Object | None,
+        doc(
+            "Policy to try, with the keys of `Policy`; keys left out have their defaults. "
+            "null means the policies in force",
+            {"max_items": 10000, "purge_strategy": "oldest"},
+        ),
+    ] = None
 
 
 class CondemnedOut(msgspec.Struct):
-    documents: int
-    count: int
-    truncated: bool
-    would_forget: list[Condemned]
+    """What retention would remove from one namespace."""
+
+    documents: Annotated[int, doc("Documents in the namespace")]
+    count: Annotated[int, doc("Documents that would be removed")]
+    truncated: Truncated
+    would_forget: Annotated[
+        list[Condemned], doc("The first 1,000 of them, in the order of their removal")
+    ]
 
 
 class RetentionPreviewOut(msgspec.Struct):
-    at: datetime
-    namespaces: dict[str, CondemnedOut]
+    """What retention would remove; nothing was changed."""
+
+    at: AnsweredAt
+    namespaces: Annotated[dict[str, CondemnedOut], doc("What would leave, by namespace")]
 
 
 class ForgetFilterIn(msgspec.Struct, forbid_unknown_fields=True):
-    namespace: str | None = None
-    older_than: Timestamp | None = None
-    source_ref_origin: str | None = None
-    source_ref_id: str | None = None
-    doc_id: str | None = None
-    tags: list[str] | None = None
-    allow_namespace_wipe: bool = False
+    """Which documents to forget: those that match everything given.
+
+    It needs one of older_than, source_ref_origin, source_ref_id, doc_id and tags, or
+    allow_namespace_wipe.
+    """
+
+    namespace: Annotated[
+        str | None,
+        doc(
+            "Namespace to forget in, not blank; null means all namespaces",
+            "chronik",
+            minLength=1,
+            maxLength=128,
+        ),
+    ] = None
+    older_than: Annotated[
+        Timestamp | None,
+        doc("Documents ingested before this, RFC 3339 with an offset", "2024-01-01T00:00:00Z"),
+    ] = None
+    source_ref_origin: Annotated[
+        str | None, doc("Value of `source_ref.origin`, not blank", "osctx", minLength=1)
+    ] = None
+    source_ref_id: Annotated[
+        str | None, doc("Value of `source_ref.id`, not blank", "README.md", minLength=1)
+    ] = None
+    doc_id: Annotated[str | None, doc("Id of the document", "note-42", minLength=1)] = None
+    tags: TagList = None
+    allow_namespace_wipe: Annotated[
+        bool, doc("Allows to empty the namespace named, where nothing else is given")
+    ] = False
 
 
 class ForgetIn(msgspec.Struct, forbid_unknown_fields=True):
-    reason: str
-    filter: ForgetFilterIn | None = None
-    confirm: bool = False
-    dry_run: bool = False
-    plan_id: UUID | None = None
+    """What to forget and why: a filter, or the plan of a dry run."""
+
+    reason: Annotated[
+        str,
+        doc(
+            "Why this is forgotten, not blank; kept in the log",
+            "Manual cleanup after system migration",
+            minLength=1,
+        ),
+    ]
+    filter: Annotated[ForgetFilterIn | None, doc("Which documents to forget")] = None
+    confirm: Annotated[bool, doc("Must be true unless it is a dry run")] = False
+    dry_run: Annotated[
+        bool, doc("Whether to change nothing and answer what would be forgotten")
+    ] = False
+    plan_id: Annotated[
+        UUID | None,
+        doc("Plan of a dry run: forgets exactly its documents. Send it without a filter"),
+    ] = None
 
 
 class ForgetOut(msgspec.Struct):
-    forgotten_count: int
-    dry_run: bool
-    forgotten_docs: list[Named]
-    truncated: bool
-    event_id: UUID | None
-    plan_id: UUID | UnsetType = UNSET
-    expires_at: datetime | UnsetType = UNSET
+    """What was forgotten, or in a dry run what would be."""
+
+    forgotten_count: Annotated[int, doc("Documents forgotten")]
+    dry_run: Annotated[bool, doc("Whether it was a dry run, which changed nothing")]
+    forgotten_docs: Annotated[list[Named], doc("The first 1,000 of them")]
+    truncated: Truncated
+    event_id: Annotated[
+        UUID | None,
+        doc("Id of the event in the audit; null in a dry run and where nothing was forgotten"),
+    ]
+    plan_id: Annotated[
+        UUID | UnsetType, doc("Plan to carry out with a second request; present in a dry run")
+    ] = UNSET
+    expires_at: Annotated[
+        Timestamp | UnsetType, doc("Time until which the plan can be carried out, UTC")
+    ] = UNSET
 
 
 class AuditOut(msgspec.Struct):
-    events: list[Event]
-    next_cursor: str | None
+    """A page of the log of all that was forgotten."""
+
+    events: Annotated[list[Event], doc("The events, newest first")]
+    next_cursor: Annotated[
+        str | None, doc("Send it as `cursor` for the next page; null on the last page")
+    ]
 
 
 class FeedbackIn(msgspec.Struct):
-    doc_id: str
-    useful: bool
-    namespace: str | None = None
+    """A verdict on a document."""
+
+    doc_id: DocId
+    useful: Annotated[
+        bool, doc("true unmarks the document and keeps it unmarked; false marks it irrelevant")
+    ]
+    namespace: Namespace = None
 
 
 class FeedbackOut(msgspec.Struct):
-    status: Literal["accepted"] = "accepted"
+    """The verdict is stored."""
+
+    status: Annotated[Literal["accepted"], doc("Always `accepted`")] = "accepted"
 
 
 class IrrelevantOut(msgspec.Struct):
-    namespace: str
-    count: int
-    truncated: bool
-    documents: list[Evidence]
+    """The documents of a namespace that are marked irrelevant."""
+
+    namespace: Annotated[str, doc("The namespace that was looked at")]
+    count: Annotated[int, doc("Documents marked irrelevant")]
+    truncated: Truncated
+    documents: Annotated[list[Evidence], doc("The documents, the longest marked first")]
 
 
-class ErrorOut(msgspec.Struct, omit_defaults=True):
-    error: str
-    code: str
-    hint: str | None = None
-    details: Object | None = None
+class Error(msgspec.Struct, omit_defaults=True):
+    """Why a request was refused or failed; the body of every answer of status 400 and above."""
+
+    error: Annotated[
+        str,
+        doc(
+            "One sentence: what is wrong and what was expected",
+            "chunk 'c2' embedding dimensionality mismatch: expected 2, got 3",
+        ),
+    ]
+    code: Annotated[
+        str,
+        doc("What went wrong, for programs; a code never changes its meaning", "invalid_field"),
+    ]
+    hint: Annotated[str | None, doc("What to try instead; present where there is advice")] = None
+    details: Annotated[
+        Object | None, doc("More about the error for programs; present where there is more")
+    ] = None

@@ -5,10 +5,8 @@ from collections.abc import Generator
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from litestar._openapi.schema_generation import SchemaCreator
 from litestar.dto import AbstractDTO
 from litestar.dto.data_structures import DTOFieldDefinition
-from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 from msgspec import UNSET
 
@@ -59,12 +57,6 @@ class Json(AbstractDTO[T], Generic[T]):
         cls, field_definition: FieldDefinition, handler_id: str, backend_cls: Any = None
     ) -> None:
         """Nothing is prepared per handler."""
-
-    @classmethod
-    def create_openapi_schema(
-        cls, field_definition: FieldDefinition, handler_id: str, schema_creator: SchemaCreator
-    ) -> Reference | Schema:
-        return schema_creator.for_field_definition(field_definition)
 
     @classmethod
     def generate_field_definitions(
@@ -129,20 +121,30 @@ def _choices(expected: msgspec.inspect.Type, path: str) -> list[str]:
     """The values, or the fields, that there may be at a path such as .chunks[0].meta."""
     steps = re.findall(r"\.(\w+)|(\[)", path.rstrip("`"))
     for name, _ in steps:
-        for kind in getattr(expected, "types", (expected,)):
+        for kind in _kinds(expected):
             match kind:
                 case msgspec.inspect.StructType(fields=fields) if name:
                     expected = next(f.type for f in fields if f.encode_name == name)
                 case msgspec.inspect.ListType(item_type=item) if not name:
                     expected = item
     found: list[str] = []
-    for kind in getattr(expected, "types", (expected,)):
+    for kind in _kinds(expected):
         match kind:
             case msgspec.inspect.LiteralType(values=values):
                 found += map(str, values)
             case msgspec.inspect.StructType(fields=fields):
                 found += [field.encode_name for field in fields]
     return found
+
+
+def _kinds(expected: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
+    """What a type may be: the members of a union, without their descriptions."""
+    match expected:
+        case msgspec.inspect.Metadata(type=described):
+            return _kinds(described)
+        case msgspec.inspect.UnionType(types=members):
+            return [kind for member in members for kind in _kinds(member)]
+    return [expected]
 
 
 def check_depth(value: Any, where: str) -> int:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from indexd.db import Connection
 from indexd.store.departures import Kind
@@ -14,15 +15,28 @@ from indexd.store.departures import Kind
 class Event(msgspec.Struct, frozen=True):
     """What left one namespace at once; a forget that reached several has one event_id in each."""
 
-    event_id: UUID
-    at: datetime
-    reason: str
-    kind: Kind
-    namespace: str
-    filter: dict[str, Any] | None
-    strategy: str | None
-    forgotten_count: int
-    actor: str
+    event_id: Annotated[
+        UUID,
+        Meta(description="Id of the event; a forget of several namespaces has it in each"),
+    ]
+    at: Annotated[datetime, Meta(description="Time it happened, UTC")]
+    reason: Annotated[str, Meta(description="Why, as the client said; or the rule of retention")]
+    kind: Annotated[
+        Kind,
+        Meta(description="Who removed them: a request (`manual`, `delete`), else retention"),
+    ]
+    namespace: Annotated[str, Meta(description="Namespace that the documents were in")]
+    filter: Annotated[
+        dict[str, Any] | None, Meta(description="Filter of the request; null where there was none")
+    ]
+    strategy: Annotated[
+        str | None, Meta(description="Rule that chose the documents, where retention did")
+    ]
+    forgotten_count: Annotated[int, Meta(description="Documents that left")]
+    actor: Annotated[
+        str,
+        Meta(description="Name of the key that asked, `anonymous`, or `retention`"),
+    ]
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):

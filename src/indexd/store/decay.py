@@ -1,8 +1,10 @@
 """How far the documents of a namespace have faded, or would have: looking only."""
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from indexd.db import Connection
 
@@ -10,19 +12,25 @@ CURVE_POINTS = 50
 
 
 class Preview(msgspec.Struct, frozen=True):
-    doc_id: str
-    namespace: str
-    ingested_at: datetime
-    age_seconds: float
-    decay_factor: float
+    """A document and how far it has faded."""
+
+    doc_id: Annotated[str, Meta(description="Id of the document")]
+    namespace: Annotated[str, Meta(description="Namespace of the document")]
+    ingested_at: Annotated[datetime, Meta(description="Time that the age counts from, UTC")]
+    age_seconds: Annotated[float, Meta(description="Age in seconds, 0 or more")]
+    decay_factor: Annotated[float, Meta(description="What scores are multiplied with, from 0 to 1")]
 
 
 class Point(msgspec.Struct, frozen=True):
-    """`documents` are those older than the point before and no older than this one."""
+    """One point of the curve of decay over age."""
 
-    age_seconds: float
-    decay_factor: float
-    documents: int
+    age_seconds: Annotated[float, Meta(description="Age in seconds")]
+    decay_factor: Annotated[
+        float, Meta(description="Decay at this age under the half-life applied")
+    ]
+    documents: Annotated[
+        int, Meta(description="Documents older than the point before and no older than this one")
+    ]
 
 
 class Decay(msgspec.Struct, frozen=True):

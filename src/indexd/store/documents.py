@@ -2,9 +2,10 @@
 
 import hashlib
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from indexd.errors import NotFound
 from indexd.vectors import Embedding, Model
@@ -18,11 +19,13 @@ def missing(namespace: str, doc_id: str) -> NotFound:
 class SourceRef(msgspec.Struct, frozen=True):
     """Where a document came from, as the client says: `source_ref` of an upsert."""
 
-    origin: str
-    id: str
-    offset: str | None = None
-    trust_level: str | None = None
-    injected_by: str | None = None
+    origin: Annotated[str, Meta(description="System that the document comes from")]
+    id: Annotated[str, Meta(description="Id or path of the document in that system")]
+    offset: Annotated[str | None, Meta(description="Place inside the source")] = None
+    trust_level: Annotated[
+        str | None, Meta(description="How far the source is trusted: `low`, `medium` or `high`")
+    ] = None
+    injected_by: Annotated[str | None, Meta(description="Who or what put the document in")] = None
 
 
 class Chunk(msgspec.Struct, frozen=True):

@@ -8,10 +8,11 @@ where writers wait until it is done.
 import itertools
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import msgspec
+from msgspec import Meta
 
 from indexd.db import Connection
 from indexd.store import departures
@@ -44,9 +45,11 @@ class Condition(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Named(msgspec.Struct, frozen=True):
-    doc_id: str
-    namespace: str
-    ingested_at: datetime
+    """One of the documents that a forget is about."""
+
+    doc_id: Annotated[str, Meta(description="Id of the document")]
+    namespace: Annotated[str, Meta(description="Namespace of the document")]
+    ingested_at: Annotated[datetime, Meta(description="Time that the age counts from, UTC")]
 
 
 class Forgotten(msgspec.Struct, frozen=True):

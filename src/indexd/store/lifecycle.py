@@ -1,9 +1,10 @@
 """One document: what is stored of it, how far it has faded, and which rule would remove it when."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from indexd.db import Connection
 from indexd.policy import Policy
@@ -16,47 +17,71 @@ from indexd.store.span import after
 
 
 class StoredChunk(msgspec.Struct, frozen=True):
-    """`embedding` is the normalised vector, if it was asked for."""
+    """A chunk as it is stored."""
 
-    chunk_id: str
-    text: str
-    meta: dict[str, Any]
-    embedding: list[float] | None
+    chunk_id: Annotated[str, Meta(description="Id of the chunk")]
+    text: Annotated[str, Meta(description="Text of the chunk; empty where it has none")]
+    meta: Annotated[dict[str, Any], Meta(description="The chunk's meta without the embedding")]
+    embedding: Annotated[
+        list[float] | None, Meta(description="The vector, of length 1; null unless asked for")
+    ]
 
 
 class StoredDocument(msgspec.Struct, frozen=True):
-    doc_id: str
-    namespace: str
-    ingested_at: datetime
-    half_life_seconds: float | None
-    meta: dict[str, Any]
-    source_ref: SourceRef | None
-    chunks: list[StoredChunk]
+    """A document as it is stored."""
+
+    doc_id: Annotated[str, Meta(description="Id of the document")]
+    namespace: Annotated[str, Meta(description="Namespace of the document")]
+    ingested_at: Annotated[datetime, Meta(description="Time that the age counts from, UTC")]
+    half_life_seconds: Annotated[
+        float | None,
+        Meta(description="The document's own half-life in seconds; null if it has none"),
+    ]
+    meta: Annotated[dict[str, Any], Meta(description="Meta of the document as a whole")]
+    source_ref: Annotated[
+        SourceRef | None, Meta(description="Where the document comes from, if known")
+    ]
+    chunks: Annotated[list[StoredChunk], Meta(description="The chunks in the order they were sent")]
 
 
 class Removal(msgspec.Struct, frozen=True):
-    """The next rule to remove a document, and when; `at` in the past is the next upsert."""
+    """The next rule to remove a document, and when."""
 
-    reason: Reason
-    at: datetime
+    reason: Annotated[Reason, Meta(description="Rule that will remove it")]
+    at: Annotated[
+        datetime,
+        Meta(description="Time from which it is due, UTC; if past, the next upsert removes it"),
+    ]
 
 
 class Lifecycle(msgspec.Struct, frozen=True):
-    """`purge_rank` counts from 1, the next to leave; None where max_items sets no order.
+    """How far a document has faded, and which rule would remove it when."""
 
-    `relevance` is 1 unless the namespace's policy has a `semantic:` section.
-    """
-
-    doc_id: str
-    namespace: str
-    ingested_at: datetime
-    age_seconds: float
-    half_life_seconds: float | None
-    decay_factor: float
-    relevance: float
-    irrelevant_since: datetime | None
-    purge_rank: int | None
-    would_be_forgotten: Removal | None
+    doc_id: Annotated[str, Meta(description="Id of the document")]
+    namespace: Annotated[str, Meta(description="Namespace of the document")]
+    ingested_at: Annotated[datetime, Meta(description="Time that the age counts from, UTC")]
+    age_seconds: Annotated[float, Meta(description="Age in seconds, 0 or more")]
+    half_life_seconds: Annotated[
+        float | None,
+        Meta(
+            description="Half-life in force: the document's, else the namespace's; null: no decay"
+        ),
+    ]
+    decay_factor: Annotated[float, Meta(description="What scores are multiplied with, from 0 to 1")]
+    relevance: Annotated[
+        float,
+        Meta(description="Learned from searches, 0 to 1; 1 unless the policy has `semantic`"),
+    ]
+    irrelevant_since: Annotated[
+        datetime | None, Meta(description="Time it was marked irrelevant, UTC; null if it is not")
+    ]
+    purge_rank: Annotated[
+        int | None,
+        Meta(description="Place in the order of removal, from 1; null without `max_items`"),
+    ]
+    would_be_forgotten: Annotated[
+        Removal | None, Meta(description="Next rule to remove the document; null if none will")
+    ]
 
 
 async def document(

@@ -11,8 +11,10 @@ document is found, the product still fades with its age.
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from indexd.db import Connection
 from indexd.policy import Semantic
@@ -200,17 +202,23 @@ async def judge(
 class Evidence(msgspec.Struct, frozen=True):
     """Why a document is marked irrelevant. Scores are cosines in 0..1."""
 
-    doc_id: str
-    namespace: str
-    ingested_at: datetime
-    irrelevant_since: datetime
-    exposures: int
-    hits: int
-    days: int
-    last_exposed_at: datetime
-    best_score: float
-    smoothed_score: float
-    judged_useful: bool | None
+    doc_id: Annotated[str, Meta(description="Id of the document")]
+    namespace: Annotated[str, Meta(description="Namespace of the document")]
+    ingested_at: Annotated[datetime, Meta(description="Time that the age counts from, UTC")]
+    irrelevant_since: Annotated[datetime, Meta(description="Time it was marked, UTC")]
+    exposures: Annotated[int, Meta(description="Searches that had it among their results")]
+    hits: Annotated[
+        int, Meta(description="Those of them that found it well: with a cosine of 0.5 or more")
+    ]
+    days: Annotated[
+        int, Meta(description="Different days on which searches had it among their results")
+    ]
+    last_exposed_at: Annotated[datetime, Meta(description="Time of the last such search, UTC")]
+    best_score: Annotated[float, Meta(description="Best cosine it ever reached, from 0 to 1")]
+    smoothed_score: Annotated[float, Meta(description="Moving average of its cosines, from 0 to 1")]
+    judged_useful: Annotated[
+        bool | None, Meta(description="What feedback said last; null where there was none")
+    ]
 
 
 async def irrelevant(

@@ -10,9 +10,10 @@ happens in upserts only. The preview runs the same statements, so the two cannot
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from indexd.db import Connection
 from indexd.policy import Policy
@@ -27,13 +28,16 @@ ACTOR = "retention"
 
 
 class Condemned(msgspec.Struct, frozen=True):
-    """A document that the policy takes. `score` is decay x relevance."""
+    """A document that retention would remove."""
 
-    doc_id: str
-    namespace: str
-    ingested_at: datetime
-    reason: Reason
-    score: float
+    doc_id: Annotated[str, Meta(description="Id of the document")]
+    namespace: Annotated[str, Meta(description="Namespace of the document")]
+    ingested_at: Annotated[datetime, Meta(description="Time that the age counts from, UTC")]
+    reason: Annotated[
+        Reason,
+        Meta(description="Why: `ttl` by age, `semantic` as irrelevant, `retention` by number"),
+    ]
+    score: Annotated[float, Meta(description="Decay x relevance, from 0 to 1")]
 
 
 class Verdict(msgspec.Struct, frozen=True):
