@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # Behind a proxy with certificates of its own, uv must trust what the machine trusts.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help serve test check format lock push-index bench
+.PHONY: help serve test check format lock catalogue push-index bench
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -23,6 +23,9 @@ check: $(READY) ## Format, lint, types, and who may import whom
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+catalogue: $(READY) ## Write down what the migrations make, for `indexd db check`
+	$(VENV)/bin/python scripts/catalogue.py
 
 format: $(READY) ## Format the code and mend what can be mended
 	$(VENV)/bin/ruff format .

@@ -74,6 +74,7 @@ def create_app(
             beside(keyring.follow) if keyring else nullcontext(),
             embedder or nullcontext(),
             beside(partial(pulse.beat, service)),
+            beside(partial(pulse.follow_schema, database)),
         ):
             if wanted is not None:
                 with suppress(DatabaseUnavailable):  # /readyz tells; the next start loads them

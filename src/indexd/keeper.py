@@ -14,7 +14,7 @@ import psycopg
 import structlog
 from psycopg.pq import TransactionStatus
 
-from indexd.db import Connection
+from indexd.db import Connection, checks, versions
 from indexd.settings import Settings
 from indexd.store import ages, indexes
 from indexd.store.indexes import Rules
@@ -43,7 +43,9 @@ async def keep(url: str, settings: Settings, built: Callable[[], None] = lambda:
             async with connected(url) as connection:
                 while True:
                     async with lock(connection, settings.keeper_interval_seconds):
-                        await keep_once(connection, rules(settings), built)
+                        # The keeper of a program too old for the schema must not touch its indexes.
+                        if all(check.ok for check in checks(await versions(connection))):
+                            await keep_once(connection, rules(settings), built)
                     await asyncio.sleep(settings.keeper_interval_seconds)
         except psycopg.Error as error:
             # The database went away, or a statement collided: the next round starts over.

@@ -77,7 +77,7 @@ def run(settings: Settings) -> None:
     host, port = settings.host_and_port
     with running_database(settings) as url, metrics_folder(settings.workers):
         if settings.database_url is None:
-            migrate.upgrade(url)
+            migrate.upgrade(url, or_newer=True)
         require_ready(url)
         prepare(url, settings)
         own = "own" if settings.database_url is None else "external"
