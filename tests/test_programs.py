@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +21,6 @@ from psycopg.conninfo import conninfo_to_dict
 from indexd import embedded
 from indexd.cli import commands, programs
 from tests.conftest import command, refusal
-from tests.test_backup import indexd
 
 DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 """PostgreSQL servers that Debian's packages install; they have TLS."""
@@ -267,15 +267,14 @@ def test_psql_and_restore_reach_a_database_that_demands_tls(
 ) -> None:
     skip_without("psql")
     file = tmp_path / "memory.backup"
-    assert indexd(url, "backup", str(file)).returncode == 0
+    command(url, "backup", str(file))
     with psycopg.connect(url) as connection:
         connection.execute("INSERT INTO indexd.namespaces VALUES ('later', 2, 0, 0, now())")
     demanding = f"{front.url}?sslmode={sslmode}"
     counted = "SELECT count(*) FROM indexd.namespaces"
-    shown = indexd(demanding, "psql", "-c", counted, "-At")
-    assert (shown.returncode, shown.stdout) == (0, "1\n"), shown.stderr
-    restored = indexd(demanding, "restore", str(file), "--replace")
-    assert restored.returncode == 0, restored.stderr
+    command(demanding, "psql", "-c", counted, "-At", "-o", str(tmp_path / "shown"))
+    assert (tmp_path / "shown").read_text() == "1\n"
+    command(demanding, "restore", str(file), "--replace")
     with psycopg.connect(url) as connection:
         assert connection.execute(counted).fetchone() == (0,)
     assert front.encrypted > 0
@@ -287,8 +286,7 @@ def test_a_backup_reaches_a_database_that_demands_tls(
     front: Front, tmp_path: Path, sslmode: str
 ) -> None:
     skip_without("pg_dump", major=embedded.POSTGRES_VERSION)
-    made_there = indexd(f"{front.url}?sslmode={sslmode}", "backup", str(tmp_path / "memory.backup"))
-    assert made_there.returncode == 0, made_there.stderr
+    command(f"{front.url}?sslmode={sslmode}", "backup", str(tmp_path / "memory.backup"))
     assert front.encrypted > 0
     assert front.refused == 0
 
@@ -306,13 +304,15 @@ def test_programs_without_tls_are_refused_in_one_line_and_nothing_goes_in_clear(
 
 
 @pytest.fixture
-def debian(tmp_path: Path) -> Iterator[str]:
+def debian() -> Iterator[str]:
     """A PostgreSQL of Debian's that takes connections over TLS alone; pgvector it may lack."""
     if not DEBIAN:
         pytest.skip("no PostgreSQL of Debian's is installed")
-    programs_there, home = DEBIAN[-1].parent, tmp_path / "debian"
-    tmp_path.chmod(0o755)
-    home.mkdir()
+    with tempfile.TemporaryDirectory(prefix="indexd-test-") as folder:
+        yield from _debian(DEBIAN[-1].parent, Path(folder))
+
+
+def _debian(programs_there: Path, home: Path) -> Iterator[str]:
     user: dict[str, Any] = {}
     if os.geteuid() == 0:
         user = {"user": embedded.ROOTS_USER}
@@ -355,11 +355,10 @@ def test_a_postgresql_with_tls_alone_is_backed_up(
         connection.execute("CREATE SCHEMA indexd")
         connection.execute("CREATE TABLE indexd.alembic_version AS SELECT '0014' AS version_num")
     url, file = f"{debian}?sslmode={sslmode}", tmp_path / "memory.backup"
-    made_there = indexd(url, "backup", str(file))
-    assert made_there.returncode == 0, made_there.stderr
+    command(url, "backup", str(file))
     listed = subprocess.run(
         [programs.of_archives(), "--list", file], capture_output=True, text=True, check=True
     )
     assert "TABLE DATA indexd alembic_version" in listed.stdout
-    clear = indexd(f"{debian}?sslmode=disable", "backup", str(tmp_path / "second.backup"))
-    assert "no encryption" in clear.stderr
+    said = refusal(f"{debian}?sslmode=disable", "backup", str(tmp_path / "second.backup"))
+    assert "no encryption" in said

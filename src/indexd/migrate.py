@@ -202,5 +202,9 @@ def check(url: str) -> None:
 
 def sql(revision: str) -> None:
     """Print the SQL of the migrations without a database."""
+    config = configuration()
     with _one_line():
-        command.upgrade(configuration(), revision, sql=True)
+        # Alembic would look only after it printed the first statements.
+        for bound in revision.split(":"):
+            ScriptDirectory.from_config(config).get_revisions(bound)
+        command.upgrade(config, revision, sql=True)
