@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # Behind a proxy with certificates of its own, uv must trust what the machine trusts.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help serve test test-fast check prose docs sql format lock push-index bench
+.PHONY: help serve test test-fast check prose docs sql format lock catalogue push-index bench
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +33,9 @@ prose: $(READY) ## List riddling phrases everywhere, also where make check does 
 
 docs: $(READY) ## Write docs/reference from the program
 	$(VENV)/bin/python scripts/reference.py
+
+catalogue: $(READY) ## Write down what the migrations make, for `indexd db check`
+	$(VENV)/bin/python scripts/catalogue.py
 
 format: $(READY) ## Format the code and mend what can be mended
 	$(VENV)/bin/ruff format .

@@ -1,20 +1,26 @@
 """Runs the migrations: one transaction each, one migrator at a time.
 
-The connection comes from the caller (`config.attributes["connection"]`, as the tests and
-`indexd db` hand it over) or from INDEXD_DATABASE_URL. Offline (`--sql`) needs neither.
+The connection comes from the caller (`config.attributes["connection"]`, as `indexd db` hands it
+over) or, under plain `alembic`, from the settings as `indexd db` reads them. Offline (`--sql`)
+needs neither.
 """
 
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
+import psycopg
 from alembic import context
-from sqlalchemy import Connection, NullPool, create_engine, text
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
 
+from indexd import settings
+from indexd.cli.common import running_database
 from indexd.errors import ConfigurationError
+from indexd.migrate import connected, require_known
 from indexd.schema import SCHEMA, metadata
-from indexd.urls import sqlalchemy_url
 
 MIGRATE_LOCK = "hashtextextended('indexd:migrate', 0)"
 
@@ -63,6 +69,7 @@ def only_migrator(connection: Connection) -> Iterator[None]:
     with connection.engine.connect().execution_options(
         isolation_level="AUTOCOMMIT"
     ) as lock_connection:
+        unlimited(lock_connection)
         while not lock_connection.scalar(text(f"SELECT pg_try_advisory_lock({MIGRATE_LOCK})")):
             time.sleep(0.2)
         try:
@@ -71,8 +78,20 @@ def only_migrator(connection: Connection) -> Iterator[None]:
             lock_connection.execute(text(f"SELECT pg_advisory_unlock({MIGRATE_LOCK})"))
 
 
+def unlimited(connection: Connection) -> None:
+    """A role's own limits are for requests; the migration lock goes when its session ends."""
+    for name in (
+        "statement_timeout",
+        "idle_session_timeout",
+        "idle_in_transaction_session_timeout",
+    ):
+        connection.execute(text(f"SET {name} = 0"))
+
+
 def migrate(connection: Connection) -> None:
     with only_migrator(connection):
+        unlimited(connection)
+        require_known(cast("psycopg.Connection", connection.connection.driver_connection))
         connection.execute(text("SET lock_timeout = '4s'"))
         connection.exec_driver_sql(CREATE_SCHEMA)
         connection.commit()
@@ -93,12 +112,13 @@ def run() -> None:
     if handed_over is not None:
         migrate(handed_over)
         return
-    url = os.environ.get("INDEXD_DATABASE_URL")
-    if not url:
-        raise ConfigurationError("set INDEXD_DATABASE_URL to the database to migrate")
-    engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
-    with engine.connect() as connection:
-        migrate(connection)
+    try:
+        loaded = settings.load(os.environ)
+        with running_database(loaded) as url, connected(url) as connection:
+            migrate(connection)
+    except ConfigurationError as error:
+        # Alembic prints its own error as one line, every other one as a traceback.
+        raise CommandError(error.message) from error
 
 
 run()

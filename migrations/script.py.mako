@@ -1,6 +1,8 @@
 """${message}
 
-A migration must not hold a lock for long and must work with the previous release's code.
+A migration must not hold a lock for long and must work with the previous release's code. One that
+programs of before cannot live with replaces indexd.oldest_program(), and its downgrade puts the
+former one back. Run `make catalogue` afterwards.
 """
 
 from alembic import op

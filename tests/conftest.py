@@ -23,6 +23,7 @@ from pytest_postgresql.executors.noop import NoopExecutor
 from indexd import embedded, migrate
 from indexd.app import create_app
 from indexd.cli import commands
+from indexd.errors import ConfigurationError
 from indexd.schema import metadata
 from indexd.service import Service
 from indexd.settings import Settings
@@ -271,6 +272,16 @@ def command(url: str, *words: str) -> str:
     found = CliRunner().invoke(commands, [*words, "--database-url", url])
     assert found.exit_code == 0, found.output
     return found.output
+
+
+def refusal(url: str, *words: str) -> str:
+    """The one line with which this command of `indexd` fails; `indexd: ` stands before it."""
+    found = CliRunner().invoke(commands, [*words, "--database-url", url])
+    assert found.exit_code == 1, found.output
+    # Other exceptions would be tracebacks.
+    assert isinstance(found.exception, ConfigurationError), found.exc_info
+    assert "\n" not in found.exception.message
+    return found.exception.message
 
 
 def service_of(app: Litestar) -> Service:

@@ -122,7 +122,10 @@ def test_the_api_is_on_loopback_only_and_starts_after_the_migration() -> None:
     assert API["ports"] == ["127.0.0.1:8080:8080"]
     assert API["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
     migrate = COMPOSE["services"]["migrate"]
-    assert (migrate["command"], migrate["restart"]) == (["db", "upgrade"], "on-failure:5")
+    assert (migrate["command"], migrate["restart"]) == (
+        ["db", "upgrade", "--or-newer"],
+        "on-failure:5",
+    )
     assert migrate["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     # The socket answers while the image still sets its database up.
     assert "127.0.0.1" in COMPOSE["services"]["postgres"]["healthcheck"]["test"]

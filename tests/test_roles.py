@@ -14,7 +14,7 @@ from structlog.testing import CapturingLogger
 from indexd import keeper, migrate
 from indexd.app import create_app
 from indexd.cli import commands
-from indexd.cli.programs import program
+from indexd.embedded import BINARIES
 from indexd.sessions import maintenance
 from indexd.settings import Settings
 from tests.conftest import Client, command, document
@@ -86,7 +86,7 @@ async def index_of(client: Client) -> tuple[str, str | None]:
 
 def psql(url: str, script: str) -> None:
     subprocess.run(
-        [program("psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", url],
+        [BINARIES / "psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", url],
         input=script,
         text=True,
         check=True,

@@ -94,6 +94,7 @@ def create_app(
             embedder or nullcontext(),
             beside(partial(pulse.beat, service)),
             beside(partial(pulse.watch_over, service)),
+            beside(partial(pulse.follow_schema, database)),
         ):
             if wanted is not None:
                 try:

@@ -46,6 +46,9 @@ WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED"
 OLDEST_PGVECTOR = (0, 8, 4)
 """Older ones can corrupt an HNSW graph on vacuum, and this service deletes by design."""
 
+SCHEMA_SIGNS = ("23", "42")
+"""SQLSTATE classes (constraint violated, name unknown) of a statement on an unfitting schema."""
+
 RETRIED = ("40001", "40P01")
 """serialization_failure, deadlock_detected: the transaction may simply be run again."""
 
@@ -83,6 +86,7 @@ class Database:
         cursor: type[AsyncCursor[TupleRow]] = AsyncCursor,
     ) -> None:
         self.admission = admission or admission_of(settings)
+        self.unfit: str | None = None
         # No cursor is made for it, but a kind of cursor that watches statements watches this too.
         self._one_trip = getattr(cursor, "one_trip", one_trip)
         self.refusals = Refusals()
@@ -213,7 +217,19 @@ class Database:
                 "the read collided with changes that the database applied; try again"
             ) from collision
 
+    async def look_at_schema(self) -> None:
+        """Learn whether this program may still use the schema; while not, work is refused."""
+        fits, why = migrate.fit(*await self.read(_standing, urgent=True))
+        self.unfit = None if fits else f"the schema does not fit this program: {why}"
+
+    def _require_fit(self) -> None:
+        if self.unfit is not None:
+            raise DatabaseUnavailable(self.unfit)
+
     async def _run(self, work: OnSession[T], *, urgent: bool = False) -> T:
+        """Urgent work looks at versions and counts, and goes on whatever the schema is."""
+        if not urgent:
+            self._require_fit()
         permit = nullcontext() if urgent else self.admission.permit()
         try:
             async with permit, self.pool.connection() as session:
@@ -223,6 +239,10 @@ class Database:
                 "no database connection became free in time; try again shortly"
             ) from error
         except psycopg.Error as error:
+            if not urgent and (error.sqlstate or "").startswith(SCHEMA_SIGNS):
+                with suppress(DatabaseUnavailable, psycopg.Error):
+                    await self.look_at_schema()
+                self._require_fit()
             failure = translated(error)
             if isinstance(failure, DatabaseRefusal):
                 self.refusals.say(failure, error.diag.message_primary or type(error).__name__)
@@ -426,25 +446,36 @@ class Versions(msgspec.Struct, frozen=True):
     postgres: str
     pgvector: str | None
     schema: str | None
+    oldest_program: str | None = None
     no_writes: str | None = None
 
 
 async def versions(connection: Connection) -> Versions:
-    """What is installed; `schema` is the migration the database is at, `no_writes` why it takes
-    no writes.
+    """What is installed; `schema` is the migration the database is at, `oldest_program` what it
+    says of the programs that may run on it, `no_writes` why it takes no writes.
     """
     cursor = await connection.execute(f"""
         SELECT current_setting('server_version'),
                (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
-               to_regclass('indexd.alembic_version') IS NOT NULL,
                {NO_WRITES}
     """)
-    postgres, pgvector, migrated, reason = await cursor.fetchone() or (None, None, False, None)
-    schema = None
+    postgres, pgvector, reason = await cursor.fetchone() or ("", None, None)
+    schema, oldest_program = await _standing(connection)
+    return Versions(postgres.split()[0], pgvector, schema, oldest_program, reason)
+
+
+async def _standing(connection: Connection) -> tuple[str | None, str | None]:
+    """As migrate.standing."""
+    cursor = await connection.execute(migrate.WHAT_IS_THERE)
+    migrated, says_oldest = await cursor.fetchone() or (False, False)
+    schema = oldest_program = None
     if migrated:
-        cursor = await connection.execute("SELECT version_num FROM indexd.alembic_version")
+        cursor = await connection.execute(migrate.REVISION)
         schema = (await cursor.fetchone() or (None,))[0]
-    return Versions(postgres.split()[0], pgvector, schema, no_writes=reason)
+    if says_oldest:
+        cursor = await connection.execute(migrate.OLDEST_PROGRAM)
+        oldest_program = (await cursor.fetchone() or (None,))[0]
+    return schema, oldest_program
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -461,17 +492,10 @@ class Check(msgspec.Struct, frozen=True):
 
 def checks(found: Versions) -> list[Check]:
     """Whether this database can be served from; a failed check names the command that helps."""
-    needed = migrate.head()
     return [
         Check("database", True, f"PostgreSQL {found.postgres}"),
         _extension_check(found.pgvector),
-        Check("schema", True, needed)
-        if found.schema == needed
-        else Check(
-            "schema",
-            False,
-            f"at {found.schema or 'nothing'}, this program needs {needed}: run `indexd db upgrade`",
-        ),
+        Check("schema", *migrate.fit(found.schema, found.oldest_program)),
         _writes_check(found.no_writes),
     ]
 

@@ -15,7 +15,7 @@ import psycopg
 import structlog
 from psycopg.pq import TransactionStatus
 
-from indexd.db import Connection, no_writes
+from indexd.db import Connection, checks, no_writes, versions
 from indexd.errors import ConfigurationError
 from indexd.sessions import maintenance
 from indexd.settings import Settings
@@ -55,8 +55,7 @@ async def keep(
             async with maintenance(url, "indexd keeper") as connection:
                 while True:
                     async with lock(connection, settings.keeper_interval_seconds):
-                        await plans.drop_expired(connection, at=now())
-                        obstacle = await keep_once(connection, rules(settings), built)
+                        obstacle = await _round(connection, settings, built, now())
                     if obstacle != told:
                         told = obstacle
                         _say(obstacle)
@@ -71,6 +70,18 @@ async def keep(
         except Exception:
             log.exception("index keeper failed")
         await asyncio.sleep(settings.keeper_interval_seconds)
+
+
+async def _round(
+    connection: Connection, settings: Settings, built: Callable[[], None], at: datetime
+) -> str | None:
+    """Answers why the indexes had to be left as they are, if they had to."""
+    # The keeper of a program too old for the schema must not touch its indexes.
+    ill = [check for check in checks(await versions(connection)) if not check.ok]
+    if ill:
+        return str(ill[0])
+    await plans.drop_expired(connection, at=at)
+    return await keep_once(connection, rules(settings), built)
 
 
 def _say(obstacle: str | None) -> None:

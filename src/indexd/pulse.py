@@ -1,24 +1,28 @@
-"""What a process looks at beside its requests: budget, pool, itself, and the memory's state."""
+"""What a process looks at beside its requests: budget, pool, itself, schema, the memory's state."""
 
 import asyncio
 import shutil
 from contextlib import suppress
 
 import psycopg
+import structlog
 
 from indexd import keeper
 from indexd.admission import State
-from indexd.db import Connection
+from indexd.db import Connection, Database
 from indexd.errors import (
     DatabaseFull,
     DatabasePrivilege,
     DatabaseReadOnly,
     DatabaseRefusal,
+    DatabaseUnavailable,
     Unavailable,
 )
 from indexd.service import Service
 from indexd.store import indexes, watch
 from indexd.urls import is_on_this_machine
+
+log = structlog.get_logger()
 
 SECONDS = 1.0
 
@@ -88,3 +92,14 @@ async def look_inside(service: Service) -> None:
             usage = shutil.disk_usage(folder)
             metrics.disk_free.labels("database").set(usage.free)
             metrics.disk_size.labels("database").set(usage.total)
+
+
+async def follow_schema(database: Database) -> None:
+    """A pipeline may migrate while this runs; the log says when the schema ceases to fit."""
+    while True:
+        before = database.unfit
+        with suppress(DatabaseUnavailable, psycopg.Error):
+            await database.look_at_schema()
+        if database.unfit != before:
+            log.warning("the schema changed", refused=database.unfit)
+        await asyncio.sleep(SECONDS)

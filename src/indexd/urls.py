@@ -1,4 +1,4 @@
-"""Database URLs, as the two libraries that take one want them."""
+"""Database URLs, as libpq takes them."""
 
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -22,11 +22,6 @@ def _rest(url: str) -> str:
 def libpq_url(url: str) -> str:
     """For psycopg and libpq's own programs."""
     return "postgresql://" + _rest(url)
-
-
-def sqlalchemy_url(url: str) -> str:
-    """For SQLAlchemy, which wants the driver's name in it."""
-    return "postgresql+psycopg://" + _rest(url)
 
 
 def require_valid(url: str) -> None:

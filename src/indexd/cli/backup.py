@@ -12,7 +12,7 @@ import click
 
 from indexd import db
 from indexd.cli.common import database_options, load, running_database
-from indexd.cli.programs import program, target
+from indexd.cli.programs import connecting, of_archives
 from indexd.errors import ConfigurationError
 from indexd.sessions import maintenance, maintenance_connection
 
@@ -34,10 +34,12 @@ def backup(file: Path, database_url: str | None, data_dir: str | None) -> None:
     if file.exists():
         raise ConfigurationError(f"{file} is there already")
     begun = file.with_name(file.name + ".part")
-    with running_database(load(database_url=database_url, data_dir=data_dir)) as url:
+    settings = load(database_url=database_url, data_dir=data_dir)
+    with running_database(settings) as url:
+        pg_dump, environ = connecting("pg_dump", url, own_server=settings.database_url is None)
         begun.touch(mode=0o600)
         try:
-            _run("pg_dump", "--format=custom", "--schema=indexd", f"--file={begun}", url=url)
+            _run([*pg_dump, "--format=custom", "--schema=indexd", f"--file={begun}"], environ)
             begun.rename(file)
         finally:
             begun.unlink(missing_ok=True)
@@ -55,14 +57,16 @@ def restore(file: Path, replace: bool, database_url: str | None, data_dir: str |
     """
     settings = load(database_url=database_url, data_dir=data_dir)
     with running_database(settings) as url, tempfile.TemporaryDirectory() as folder:
-        contents = _run("pg_restore", "--list", str(file)).splitlines(keepends=True)
+        contents = _run([of_archives(), "--list", str(file)]).splitlines(keepends=True)
         if not all(any(entry in line for line in contents) for entry in NEEDED):
             raise ConfigurationError(f"{file} is no backup of a memory")
         chosen = Path(folder) / "contents"
         kept = [line for line in contents if not any(part in line for part in LEFT_OUT)]
         chosen.write_text("".join(kept))
         version = _server_version(url, replace=replace)
-        _restore(url, file, chosen, version=version, replace=replace)
+        psql = connecting("psql", url, own_server=settings.database_url is None)
+        reading = [of_archives(), f"--use-list={chosen}", str(file)]
+        _restore(psql, reading, version=version, replace=replace)
         click.echo(f"restored {file}")
         for check in asyncio.run(_finish(url)):
             if not check.ok:
@@ -80,13 +84,19 @@ def _server_version(url: str, *, replace: bool) -> int:
         return connection.info.server_version
 
 
-def _restore(url: str, file: Path, chosen: Path, *, version: int, replace: bool) -> None:
+def _restore(
+    psql_and_environ: tuple[list[str], dict[str, str]],
+    pg_restore: list[str],
+    *,
+    version: int,
+    replace: bool,
+) -> None:
     """In one transaction with dropping what there was. Raises ConfigurationError.
 
     pg_restore by itself would begin its transaction after that, so psql runs what it writes.
     """
-    database, environ = target(url)
-    archive = ["--no-owner", "--no-privileges", f"--use-list={chosen}", "--file=-", str(file)]
+    to_database, environ = psql_and_environ
+    archive = ["--no-owner", "--no-privileges", "--file=-"]
     # Terse, because the context of an error is a row of somebody's memory.
     run = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=terse", "--file=-"]
     with tempfile.TemporaryFile("w+") as said:
@@ -94,14 +104,14 @@ def _restore(url: str, file: Path, chosen: Path, *, version: int, replace: bool)
             # psql reads no further than to the first statement that fails.
             suppress(BrokenPipeError),
             subprocess.Popen(  # noqa: S603 (the admin's own)
-                [program("psql"), *run, database],
+                [*to_database, *run],
                 env=environ,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
             ) as psql,
             subprocess.Popen(  # noqa: S603 (the admin's own)
-                [program("pg_restore"), *archive], stdout=subprocess.PIPE, stderr=said
+                [*pg_restore, *archive], stdout=subprocess.PIPE, stderr=said
             ) as reader,
         ):
             assert psql.stdin is not None  # noqa: S101 (for mypy)
@@ -139,16 +149,9 @@ async def _finish(url: str) -> list[db.Check]:
         return db.checks(await db.versions(connection))
 
 
-def _run(name: str, *arguments: str, url: str | None = None) -> str:
+def _run(words: list[str], environ: dict[str, str] | None = None) -> str:
     """Its output; raises ConfigurationError with what it said."""
-    database, environ = target(url) if url else (None, None)
-    outcome = subprocess.run(  # noqa: S603 (the admin's own)
-        [program(name), *([database] if database else []), *arguments],
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    outcome = subprocess.run(words, env=environ, capture_output=True, text=True, check=False)  # noqa: S603 (the admin's own)
     if outcome.returncode:
-        raise ConfigurationError(f"{name} failed: {outcome.stderr.strip()}")
+        raise ConfigurationError(f"{Path(words[0]).name} failed: {outcome.stderr.strip()}")
     return outcome.stdout

@@ -8,7 +8,7 @@ import click
 
 from indexd import migrate, roles
 from indexd.cli.common import database_options, load, running_database
-from indexd.cli.programs import program, target
+from indexd.cli.programs import connecting
 
 
 @click.group()
@@ -18,14 +18,16 @@ def db() -> None:
 
 @db.command()
 @click.argument("revision", default="head")
+@click.option("--or-newer", is_flag=True, help="Accept a newer schema that admits this program.")
 @database_options
-def upgrade(revision: str, database_url: str | None, data_dir: str | None) -> None:
+def upgrade(revision: str, or_newer: bool, database_url: str | None, data_dir: str | None) -> None:
     """Apply the migrations that are missing, up to REVISION."""
     with _url(database_url, data_dir) as url:
-        migrate.upgrade(url, revision)
+        migrate.upgrade(url, revision, or_newer=or_newer)
 
 
-@db.command()
+# As an option it would refuse -1, which is a revision.
+@db.command(context_settings={"ignore_unknown_options": True})
 @click.argument("revision")
 @database_options
 def downgrade(revision: str, database_url: str | None, data_dir: str | None) -> None:
@@ -45,7 +47,10 @@ def current(database_url: str | None, data_dir: str | None) -> None:
 @db.command()
 @database_options
 def check(database_url: str | None, data_dir: str | None) -> None:
-    """Fail unless the database has exactly the tables this program knows."""
+    """Fail unless the schema is what a fresh migration makes, with a line for each difference.
+
+    Compared are tables, columns, keys, checks, indexes, views, functions, triggers and rules.
+    """
     with _url(database_url, data_dir) as url:
         migrate.check(url)
 
@@ -69,11 +74,10 @@ def grant(role: str) -> None:
 @database_options
 def psql(arguments: tuple[str, ...], database_url: str | None, data_dir: str | None) -> None:
     """Open psql on the memory; ARGUMENTS are psql's own, such as -c 'SELECT ...'."""
-    with _url(database_url, data_dir) as url:
-        database, environ = target(url)
-        outcome = subprocess.run(  # noqa: S603 (the admin's own)
-            [program("psql"), database, *arguments], env=environ, check=False
-        )
+    settings = load(database_url=database_url, data_dir=data_dir)
+    with running_database(settings) as url:
+        psql, environ = connecting("psql", url, own_server=settings.database_url is None)
+        outcome = subprocess.run([*psql, *arguments], env=environ, check=False)  # noqa: S603 (the admin's own)
         sys.exit(outcome.returncode)
 
 

@@ -90,7 +90,7 @@ def run(settings: Settings) -> None:
         host, port = sockets[0].getsockname()[:2]
         url = settings.database_url or direct_url
         if settings.database_url is None:
-            migrate.upgrade(url)
+            migrate.upgrade(url, or_newer=True)
         require_ready(settings, url)
         prepare(url, settings)
         own = "own" if settings.database_url is None else "external"
