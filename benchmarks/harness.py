@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
 
-from indexd import embedded, migrate
-from indexd.store.versions import CHUNK_COLUMNS
+from indexd.db import embedded, migrate
+from indexd.store.writing.versions import CHUNK_COLUMNS
 
 DATA = Path(os.environ.get("BENCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 JSON = {"Content-Type": "application/json"}

@@ -18,9 +18,9 @@ from sqlalchemy import Connection, text
 
 from indexd import settings
 from indexd.cli.common import running_database
+from indexd.db.migrate import connected, require_known
+from indexd.db.schema import SCHEMA, metadata
 from indexd.errors import ConfigurationError
-from indexd.migrate import connected, require_known
-from indexd.schema import SCHEMA, metadata
 
 MIGRATE_LOCK = "hashtextextended('indexd:migrate', 0)"
 

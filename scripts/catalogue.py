@@ -1,4 +1,4 @@
-"""Write src/indexd/catalogue.json anew: what the migrations make of an empty database."""
+"""Write src/indexd/db/catalogue.json anew: what the migrations make of an empty database."""
 
 import json
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psycopg
 
-from indexd import catalogue, embedded, migrate
+from indexd.db import catalogue, embedded, migrate
 
 
 def main() -> None:

@@ -26,8 +26,8 @@ from indexd.api import problems
 from indexd.app import create_app
 from indexd.cli import commands
 from indexd.errors import ConfigurationError, IndexdError
-from indexd.metrics import Metrics
 from indexd.settings import Settings
+from indexd.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"

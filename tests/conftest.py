@@ -20,12 +20,12 @@ from psycopg.conninfo import conninfo_to_dict
 from pytest_postgresql import factories
 from pytest_postgresql.executors.noop import NoopExecutor
 
-from indexd import embedded, migrate
 from indexd.app import create_app
 from indexd.cli import commands
+from indexd.context import Service
+from indexd.db import embedded, migrate
+from indexd.db.schema import metadata
 from indexd.errors import ConfigurationError
-from indexd.schema import metadata
-from indexd.service import Service
 from indexd.settings import Settings
 from tests import answers
 

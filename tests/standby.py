@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from indexd.embedded import BINARIES
-from indexd.server_user import ROOTS_USER
+from indexd.db.embedded import BINARIES
+from indexd.db.server_user import ROOTS_USER
 
 PORT = 5433
 """Another one than the primary's, whose lock file is copied."""

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from litestar import Litestar
 
-from indexd import keyring
 from indexd.access import OPEN, SCOPES, Others, Scope
 from indexd.api.auth import Route, routes, table
 from indexd.app import create_app
+from indexd.background import key_cache
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings
 from indexd.store import keys
@@ -229,7 +229,7 @@ async def test_memory_is_not_believed_once_it_is_old(
     guarded: Settings, make_key: MakeKey, clone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the session that follows the keys hangs."""
-    monkeypatch.setattr(keyring, "LOOK_SECONDS", 3600)
+    monkeypatch.setattr(key_cache, "LOOK_SECONDS", 3600)
     header = await make_key("one")
     async with Client(create_app(guarded)) as client:
         assert (await client.get("/index/stats", headers=header)).status_code == 200
@@ -237,7 +237,7 @@ async def test_memory_is_not_believed_once_it_is_old(
         clone.execute("UPDATE indexd.api_keys SET revoked_at = now()")
         clone.commit()
         assert (await client.get("/index/stats", headers=header)).status_code == 200
-        await asyncio.sleep(keyring.BELIEVED_SECONDS)
+        await asyncio.sleep(key_cache.BELIEVED_SECONDS)
         assert (await client.get("/index/stats", headers=header)).status_code == 401
 
 

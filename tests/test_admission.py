@@ -8,8 +8,10 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from indexd import pulse as gauges
-from indexd.admission import (
+from indexd.app import create_app
+from indexd.background import gauges as gauges
+from indexd.errors import Overloaded
+from indexd.load.admission import (
     CALM,
     PROBATION,
     RETRY,
@@ -19,8 +21,6 @@ from indexd.admission import (
     Preference,
     State,
 )
-from indexd.app import create_app
-from indexd.errors import Overloaded
 from indexd.settings import Settings
 from tests.conftest import Client, document, service_of
 
@@ -188,7 +188,7 @@ async def test_while_some_wait_fewer_work_at_a_time_and_all_again_afterwards() -
 async def test_while_some_wait_the_quick_ones_do_not_wait_for_those_that_take_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("indexd.admission.LONG", 0.02)
+    monkeypatch.setattr("indexd.load.admission.LONG", 0.02)
     gate = admission(size=8, length=100, cores=1)
     slow = [asyncio.create_task(_hold(gate)) for _ in range(9)]
     await settle()

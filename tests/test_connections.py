@@ -8,12 +8,12 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from indexd import migrate
 from indexd.app import create_app
 from indexd.cli import commands
-from indexd.db import Connection, Database
+from indexd.db import migrate
+from indexd.db.pool import Connection, Database
+from indexd.db.sessions import maintenance, maintenance_connection
 from indexd.errors import DatabaseUnavailable
-from indexd.sessions import maintenance, maintenance_connection
 from indexd.settings import Settings
 from indexd.store import indexes
 from tests.conftest import Client, Sql, command, document

@@ -19,9 +19,10 @@ import pytest
 from click.testing import CliRunner
 from psycopg.conninfo import conninfo_to_dict
 
-from indexd import embedded, server_user, settings
+from indexd import settings
 from indexd.cli import commands
 from indexd.cli.common import running_database
+from indexd.db import embedded, server_user
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings
 

@@ -9,11 +9,11 @@ import pytest
 
 from indexd.api.parse import document_from
 from indexd.api.structs import UpsertIn
-from indexd.db import Database
+from indexd.db.pool import Database
 from indexd.errors import ModelMismatch
 from indexd.settings import Settings
-from indexd.store import upsert as writing
-from indexd.store.binding import bound
+from indexd.store.writing import upsert as writing
+from indexd.store.writing.vector_space import bound
 from tests.conftest import Client, Sql, document
 from tests.fake_embedders import Fake, running, vector
 from tests.test_embedders import bulk, client, search, served, texts_document

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from indexd.app import create_app
-from indexd.sessions import maintenance
+from indexd.db.sessions import maintenance
 from indexd.settings import Settings
-from indexd.store import plans
+from indexd.store.forgetting import plans
 from tests.conftest import Client, Sql, document
 
 ALL = {"namespace": "notes", "allow_namespace_wipe": True}

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from pgvector.psycopg import register_vector_async
 
-from indexd.db import Connection
-from indexd.store import indexes, upsert
+from indexd.db.pool import Connection
+from indexd.store import indexes
 from indexd.store import search as store
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
@@ -18,6 +18,7 @@ from indexd.store.indexes import Rules
 from indexd.store.search import Found, NamespaceMemory, Query, age_histogram, plan
 from indexd.store.search.costs import Tuning
 from indexd.store.search.plan import POOL
+from indexd.store.writing import upsert
 from indexd.vectors import normalised
 from tests.conftest import Client, Sql, document
 

@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from indexd import keeper
 from indexd.app import create_app
+from indexd.background import index_keeper
 from indexd.cli import commands
+from indexd.db.sessions import maintenance
 from indexd.errors import NotFound
-from indexd.sessions import maintenance
 from indexd.settings import Settings
 from indexd.store import indexes
 from indexd.store.indexes import Index, Namespace, Rules
@@ -115,7 +115,7 @@ async def test_an_index_whose_build_was_cut_off_is_built_again(
         # A build waits for the transactions that could still see what it does not.
         await blocker.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         await blocker.execute("SELECT count(*) FROM indexd.chunks")
-        build = asyncio.create_task(keeper.keep_once(doomed, RULES))
+        build = asyncio.create_task(index_keeper.keep_once(doomed, RULES))
 
         async def is_there() -> bool:
             return any(namespace.indexes for namespace in await indexes.look(admin))
@@ -128,7 +128,7 @@ async def test_an_index_whose_build_was_cut_off_is_built_again(
     assert [(one.serving, one.indexes[0].valid) for one in await indexes.look(admin)] == [
         (None, False)
     ]
-    await keeper.keep_once(admin, RULES)
+    await index_keeper.keep_once(admin, RULES)
     [found] = await indexes.look(admin)
     assert found.serving
     assert len(found.indexes) == 1
@@ -139,7 +139,7 @@ async def test_searches_see_the_invalid_index_as_none(
 ) -> None:
     vectors = rng.normal(size=(200, 4))
     await fill(own_client, "notes", vectors)
-    await keeper.keep_once(admin, RULES)
+    await index_keeper.keep_once(admin, RULES)
     await admin.execute("SET allow_system_table_mods = on")
     await admin.execute(
         "UPDATE pg_index SET indisvalid = false"
@@ -157,7 +157,7 @@ async def test_the_largest_win_where_there_may_be_few(
 ) -> None:
     for name, size in (("small", 120), ("large", 200), ("middle", 150)):
         await fill(own_client, name, rng.normal(size=(size, 3)))
-    await keeper.keep_once(admin, msgspec.structs.replace(RULES, limit=2))
+    await index_keeper.keep_once(admin, msgspec.structs.replace(RULES, limit=2))
     assert await valid_indexes(admin) == sorted(
         [indexes.index_name("large", 3), indexes.index_name("middle", 3)]
     )
@@ -167,11 +167,11 @@ async def test_a_new_dimension_gets_a_new_index(
     own_client: Client, admin: Admin, rng: np.random.Generator
 ) -> None:
     await fill(own_client, "notes", rng.normal(size=(100, 3)))
-    await keeper.keep_once(admin, RULES)
+    await index_keeper.keep_once(admin, RULES)
     for n in range(100):
         await own_client.post("/index/delete", json={"doc_id": f"d{n}", "namespace": "notes"})
     await fill(own_client, "notes", rng.normal(size=(100, 5)))
-    await keeper.keep_once(admin, RULES)
+    await index_keeper.keep_once(admin, RULES)
     assert await valid_indexes(admin) == [indexes.index_name("notes", 5)]
 
 
@@ -200,7 +200,7 @@ async def test_a_worn_index_is_built_anew_while_it_serves(
     monkeypatch.setattr(indexes, "FEW_DEAD", 10)
     vectors = rng.normal(size=(400, 4))
     await fill(own_client, "notes", vectors)
-    await keeper.keep_once(admin, RULES)
+    await index_keeper.keep_once(admin, RULES)
 
     async def oid() -> Any:
         cursor = await admin.execute("SELECT oid FROM pg_class WHERE relname LIKE 'hnsw_%'")
@@ -209,21 +209,21 @@ async def test_a_worn_index_is_built_anew_while_it_serves(
     built = await oid()
     for n in range(80):
         await own_client.post("/index/delete", json={"doc_id": f"d{n}", "namespace": "notes"})
-    await keeper.keep_once(admin, RULES)
+    await index_keeper.keep_once(admin, RULES)
     assert await oid() == built
     await fill(own_client, "notes", vectors[80:90] + 1, first=80)
-    await keeper.keep_once(admin, RULES)
+    await index_keeper.keep_once(admin, RULES)
     rebuilt = await oid()
     assert len(rebuilt) == 1
     assert rebuilt != built
     assert [(one.serving is not None, one.dead) for one in await indexes.look(admin)] == [(True, 0)]
-    await keeper.keep_once(admin, RULES)
+    await index_keeper.keep_once(admin, RULES)
     assert await oid() == rebuilt
 
 
 async def test_one_keeper_works_at_a_time(admin: Admin, url: str) -> None:
     async with maintenance(url, "indexd keeper") as other:
-        async with keeper.lock(admin, 0.05):
+        async with index_keeper.lock(admin, 0.05):
             waiting = asyncio.create_task(_hold(other))
             await asyncio.sleep(0.3)
             assert not waiting.done()
@@ -231,7 +231,7 @@ async def test_one_keeper_works_at_a_time(admin: Admin, url: str) -> None:
 
 
 async def _hold(connection: Admin) -> None:
-    async with keeper.lock(connection, 0.05):
+    async with index_keeper.lock(connection, 0.05):
         pass
 
 
@@ -314,7 +314,7 @@ async def test_an_admin_who_names_one_index_touches_no_other(
     """The admin's shell need not have the settings of the server, here its threshold."""
     for namespace in ("large", "named"):
         await fill(own_client, namespace, rng.normal(size=(150, 3)), first=0)
-    await keeper.keep_once(admin, RULES)
+    await index_keeper.keep_once(admin, RULES)
     run = asyncio.to_thread
     for word, state in (("drop", "exact"), ("build", "hnsw"), ("auto", "hnsw")):
         await run(command, url, "index", word, "named")

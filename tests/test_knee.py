@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from indexd.knee import SOLO_SECONDS, ConcurrencyLimit
+from indexd.load.concurrency_limit import SOLO_SECONDS, ConcurrencyLimit
 
 
 class Database:

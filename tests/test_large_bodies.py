@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from indexd.api import large
-from indexd.api.documents import checked
+from indexd.api import large_bodies
+from indexd.api.json_body import decoded
+from indexd.api.routes.documents import checked
 from indexd.api.structs import SearchIn, UpsertIn
-from indexd.api.wire import decoded
 from indexd.app import create_app
 from indexd.errors import IndexdError
-from indexd.large_work import LARGE
+from indexd.load.large_work import LARGE
 from indexd.settings import Settings
 from tests.conftest import Client, Sql, document
 from tests.test_serve import external, serving
@@ -189,7 +189,7 @@ def test_a_large_body_means_what_a_small_one_means(sent: Any) -> None:
         return made.digest(), made.namespace, made.doc_id, [chunk.tags for chunk in made.chunks]
 
     small = outcome(lambda body: decoded(body, UPSERT))
-    big = outcome(lambda body: large.decode(body, UPSERT, SETTINGS))
+    big = outcome(lambda body: large_bodies.decode(body, UPSERT, SETTINGS))
     # Of several faults either may be named first.
     assert big == small or (isinstance(big, str) and isinstance(small, str))
 
@@ -208,7 +208,7 @@ def test_what_stands_in_a_body_is_counted_without_its_texts(value: Any) -> None:
         return 1 + sums[0], sums[1], max(0, len(value) - 1) + sums[2]
 
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
-        assert large.count(text.encode()) == walk(value)
+        assert large_bodies.count(text.encode()) == walk(value)
 
 
 def test_the_fault_of_a_large_body_has_its_place() -> None:
@@ -222,7 +222,7 @@ def test_the_fault_of_a_large_body_has_its_place() -> None:
         ({"doc_id": "a", "chunks": [{"id": "c", "text": filling, "embedding": [0]}]}, "chunk 'c'"),
     ):
         with pytest.raises(IndexdError, match=re.escape(says)):
-            large.decode(json.dumps(sent).encode(), UPSERT, SETTINGS)
+            large_bodies.decode(json.dumps(sent).encode(), UPSERT, SETTINGS)
     wrong: msgspec.json.Decoder[Any] = msgspec.json.Decoder(SearchIn)
     with pytest.raises(IndexdError, match="k: expected"):
-        large.decode(json.dumps({"query": filling, "k": "x"}).encode(), wrong, SETTINGS)
+        large_bodies.decode(json.dumps({"query": filling, "k": "x"}).encode(), wrong, SETTINGS)

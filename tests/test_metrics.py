@@ -1,6 +1,6 @@
 """What /metrics holds of namespaces, of which there may be any number."""
 
-from indexd.metrics import Metrics
+from indexd.telemetry.metrics import Metrics
 
 
 def lines(metrics: Metrics, documents: dict[str, int]) -> list[str]:

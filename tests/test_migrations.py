@@ -19,8 +19,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from indexd import migrate
 from indexd.app import create_app
+from indexd.db import migrate
 from indexd.settings import Settings
 from tests.conftest import Client, command, document, refusal
 

@@ -7,17 +7,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexd.db import Connection, Database
+from indexd.db.pool import Connection, Database
 from indexd.errors import DimensionMismatch
 from indexd.policy import Policies, Policy, Semantic
 from indexd.settings import Settings
-from indexd.store import policies, upsert
+from indexd.store import policies
 from indexd.store import search as store
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
 from indexd.store.search import NamespaceMemory, Query, Tuning, one_statement
 from indexd.store.search.memory import FAILURES, RETRY
 from indexd.store.search.one_statement import Shortcut
+from indexd.store.writing import upsert
 from indexd.vectors import Embedding, normalised
 from tests.test_probe_sweep import AT, DAY, DIMENSION, Corpus, connection, store_and_index
 

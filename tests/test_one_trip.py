@@ -8,10 +8,10 @@ import pytest
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
-from indexd.db import Database
+from indexd.db.pipeline import one_trip
+from indexd.db.pool import Database
+from indexd.db.sessions import Session
 from indexd.errors import InvalidRequest
-from indexd.one_trip import one_trip
-from indexd.sessions import Session
 from indexd.settings import Settings
 
 TOLD = "SELECT current_setting('work_mem'), %(text)s::text, %(number)s::bigint"

@@ -10,7 +10,7 @@ import pytest
 from pgvector.psycopg import register_vector
 from pytest_postgresql.executors.noop import NoopExecutor
 
-from indexd.keeper import keep_once
+from indexd.background.index_keeper import keep_once
 from indexd.store.filters import Filters, may_match, parameters
 from indexd.store.indexes import Rules, index_name
 from indexd.store.namespaces import facts_values

@@ -13,11 +13,11 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from indexd import sessions
 from indexd.app import create_app
 from indexd.cli import commands
+from indexd.db import sessions
+from indexd.db.pipeline import MOST_PREPARED, one_trip
 from indexd.errors import ConfigurationError
-from indexd.one_trip import MOST_PREPARED, one_trip
 from indexd.settings import Settings
 from tests import poolers
 from tests.conftest import Client, Sql, command, document, service_of

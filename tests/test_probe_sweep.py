@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pgvector.psycopg import register_vector_async
 
-from indexd.db import Connection
-from indexd.store import indexes, upsert
+from indexd.db.pool import Connection
+from indexd.store import indexes
 from indexd.store import search as store
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
@@ -22,13 +22,9 @@ from indexd.store.indexes import Rules
 from indexd.store.namespaces import Facts, facts
 from indexd.store.search import NamespaceMemory, Query, age_histogram
 from indexd.store.search import plan as plans
-from indexd.store.search.bounds import (
-    cutoff,
-    epsilon,
-    half_life_bound,
-    local_dimensionality,
-)
+from indexd.store.search.bounds import cutoff, epsilon, half_life_bound, local_dimensionality
 from indexd.store.search.costs import Tuning
+from indexd.store.writing import upsert
 from indexd.vectors import normalised
 
 pytestmark = pytest.mark.slow

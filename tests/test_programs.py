@@ -18,9 +18,9 @@ import pytest
 from click.testing import CliRunner
 from psycopg.conninfo import conninfo_to_dict
 
-from indexd import embedded
 from indexd.cli import commands, programs
-from indexd.server_user import ROOTS_USER
+from indexd.db import embedded
+from indexd.db.server_user import ROOTS_USER
 from tests.conftest import command, refusal
 
 DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))

@@ -7,12 +7,13 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from indexd.db import Connection
+from indexd.clock import after
+from indexd.db.pool import Connection
+from indexd.db.sessions import maintenance
 from indexd.policy import Policies, Policy, Semantic
-from indexd.sessions import maintenance
-from indexd.store import lifecycle, policies, purge_rank, retention
-from indexd.store.lifecycle import Removal
-from indexd.store.span import after
+from indexd.store import policies
+from indexd.store.forgetting import lifecycle, purge_rank, retention
+from indexd.store.forgetting.lifecycle import Removal
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = 86_400.0

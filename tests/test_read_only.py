@@ -10,9 +10,11 @@ import pytest
 from pytest_postgresql.executors.noop import NoopExecutor
 from structlog.testing import CapturingLogger
 
-from indexd import app, exposures, keeper, keyring, migrate
+from indexd import app
 from indexd.app import create_app
-from indexd.db import Connection, Database
+from indexd.background import exposure_buffer, index_keeper, key_cache
+from indexd.db import migrate
+from indexd.db.pool import Connection, Database
 from indexd.settings import Settings
 from tests import standby
 from tests.conftest import Client, command, document
@@ -117,7 +119,7 @@ async def test_keeper_and_exposures_wait_quietly(
     read_only_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     said = CapturingLogger()
-    for module in (app, exposures, keeper, keyring):
+    for module in (app, exposure_buffer, index_keeper, key_cache):
         monkeypatch.setattr(module, "log", said)
     async with Client(create_app(settings_of(read_only_url))) as client:
         for _ in range(6):

@@ -15,11 +15,11 @@ from psycopg.pq import TransactionStatus
 
 from indexd import embedders, reembed
 from indexd.cli import commands
+from indexd.db.sessions import maintenance
 from indexd.embedders import Embedder
 from indexd.errors import EmbedderUnavailable, InvalidRequest, NotFound
-from indexd.metrics import Metrics
-from indexd.sessions import maintenance
 from indexd.settings import Settings
+from indexd.telemetry.metrics import Metrics
 from tests.conftest import Client, document
 from tests.fake_embedders import Fake, running, vector
 from tests.test_embedders import bulk, search, served, settings_for, texts_document

@@ -8,8 +8,8 @@ import pytest
 
 from indexd.cli import commands
 from indexd.errors import IndexdError
-from indexd.metrics import Metrics
 from indexd.settings import Row, Settings, load, rows
+from indexd.telemetry.metrics import Metrics
 from scripts import reference
 from tests.test_deploy import exported
 

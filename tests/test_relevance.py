@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from indexd.app import create_app
-from indexd.db import Database
+from indexd.db.pool import Database
 from indexd.settings import Settings
 from tests.conftest import Client, document, service_of
 

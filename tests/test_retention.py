@@ -14,7 +14,7 @@ import pytest
 
 from indexd.app import create_app
 from indexd.settings import Settings
-from indexd.store import retention
+from indexd.store.forgetting import retention
 from tests.conftest import Client, document
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

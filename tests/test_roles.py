@@ -11,11 +11,12 @@ import pytest
 from click.testing import CliRunner
 from structlog.testing import CapturingLogger
 
-from indexd import keeper, migrate
 from indexd.app import create_app
+from indexd.background import index_keeper
 from indexd.cli import commands
-from indexd.embedded import BINARIES
-from indexd.sessions import maintenance
+from indexd.db import migrate
+from indexd.db.embedded import BINARIES
+from indexd.db.sessions import maintenance
 from indexd.settings import Settings
 from tests.conftest import Client, command, document
 from tests.test_access import ROUTES, about
@@ -132,7 +133,7 @@ async def test_the_owner_builds_the_indexes_that_the_service_may_not(
     granted: Roles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = CapturingLogger()
-    monkeypatch.setattr(keeper, "log", said)
+    monkeypatch.setattr(index_keeper, "log", said)
     async with Client(create_app(settings_of(granted))) as client:
         await filled(client)
         await asyncio.sleep(1)
@@ -145,7 +146,7 @@ async def test_the_owner_builds_the_indexes_that_the_service_may_not(
         assert "run `indexd index build` as the role that owns the tables" in found
 
         async with maintenance(granted.owner, "indexd test") as owner:
-            await keeper.keep_once(owner, keeper.rules(settings_of(granted)))
+            await index_keeper.keep_once(owner, index_keeper.rules(settings_of(granted)))
         assert await index_of(client) == ("hnsw", None)
         answer = await client.post(
             "/index/search", json={"namespace": "notes", "embedding": [1, 2], "k": 1}

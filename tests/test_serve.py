@@ -17,7 +17,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from indexd import embedded, migrate
+from indexd.db import embedded, migrate
 from indexd.errors import ConfigurationError
 from tests import answers
 from tests.conftest import document

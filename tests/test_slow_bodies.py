@@ -16,8 +16,8 @@ import pytest
 from indexd.api.in_flight import Bound, Bounds, Stay
 from indexd.app import create_app
 from indexd.errors import BodyTimeout, IncompleteBody, Overloaded
-from indexd.metrics import Metrics
 from indexd.settings import Settings
+from indexd.telemetry.metrics import Metrics
 from tests.conftest import Client, command, document
 from tests.test_serve import external, serving
 

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from indexd import tracing
 from indexd.app import create_app
-from indexd.db import Database
+from indexd.db.pool import Database
 from indexd.errors import InvalidRequest
 from indexd.settings import Settings
+from indexd.telemetry import tracing
 from tests.conftest import Client, document
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

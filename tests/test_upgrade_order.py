@@ -18,8 +18,9 @@ import httpx
 import psycopg
 import pytest
 
-from indexd import migrate, pulse
 from indexd.app import create_app
+from indexd.background import gauges
+from indexd.db import migrate
 from indexd.settings import Settings
 from tests.conftest import Client, command, document
 from tests.test_migrations import become
@@ -95,7 +96,7 @@ async def test_a_statement_that_the_new_schema_refuses_is_no_500(
     settings: Settings, clone: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The schema changes between two looks at it."""
-    monkeypatch.setattr(pulse, "SECONDS", 600.0)
+    monkeypatch.setattr(gauges, "SECONDS", 600.0)
     async with Client(create_app(settings)) as client:
         assert (await client.post("/index/upsert", json=document("a", [1, 0]))).status_code == 200
         clone.execute("ALTER TABLE indexd.documents RENAME digest TO fingerprint")

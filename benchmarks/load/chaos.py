@@ -15,7 +15,7 @@ import psutil
 from tests.fake_embedders import Fake, Mode
 from tests.processes import workers
 
-from indexd import embedded
+from indexd.db import embedded
 
 OUT_OF_STEP = 5
 """Seconds before it begins, so that what is sampled is not what was broken that moment."""

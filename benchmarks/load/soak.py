@@ -31,7 +31,7 @@ from tests.fake_embedders import running
 from benchmarks import harness
 from benchmarks.load import chaos, samples
 from benchmarks.load.samples import Sample
-from indexd import migrate
+from indexd.db import migrate
 
 WORKERS = 2
 WRITERS = 4

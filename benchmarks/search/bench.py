@@ -17,7 +17,7 @@ from benchmarks import harness
 from benchmarks.http_clients import request
 from benchmarks.search import corpus
 from benchmarks.search.corpus import NAMESPACE, Sized
-from indexd import migrate
+from indexd.db import migrate
 from indexd.policy import Policies, Policy
 from indexd.store import policies
 from indexd.store.filters import Filters, parameters

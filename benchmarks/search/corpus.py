@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from benchmarks.harness import copy_rows, corpus, embeddings
-from indexd import keeper
-from indexd.sessions import maintenance
+from indexd.background import index_keeper
+from indexd.db.sessions import maintenance
 from indexd.settings import Settings
 from indexd.vectors import normalised
 
@@ -120,8 +120,8 @@ def index(url: str) -> float:
     async def build() -> None:
         async with maintenance(url, "indexd keeper") as connection:
             await connection.execute(f"SET maintenance_work_mem = '{BUILD_MEMORY}'")
-            async with keeper.lock(connection, 0.5):
-                await keeper.keep_once(connection, keeper.rules(Settings()))
+            async with index_keeper.lock(connection, 0.5):
+                await index_keeper.keep_once(connection, index_keeper.rules(Settings()))
 
     started = time.perf_counter()
     asyncio.run(build())

@@ -6,9 +6,9 @@ import msgspec
 from litestar import Litestar, Request, get, post
 
 from indexd.api.bulk import _lines
+from indexd.api.json_body import decoded
 from indexd.api.parse import document_from
 from indexd.api.structs import BulkOut, UpsertIn
-from indexd.api.wire import decoded
 
 _decoder = msgspec.json.Decoder(UpsertIn)
 

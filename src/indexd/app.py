@@ -10,36 +10,36 @@ from litestar import Litestar
 from litestar.di import Provide
 from psycopg import AsyncCursor
 
-from indexd import embedders, keeper, logs, policy, pulse, tracing
-from indexd.api import (
-    auth,
+from indexd import embedders, policy
+from indexd.api import auth, openapi, problems
+from indexd.api.host_check import HostCheck
+from indexd.api.in_flight import InFlight, arrival
+from indexd.api.request_log import RequestLog
+from indexd.api.routes import (
     documents,
     embed,
-    forget,
+    forgetting,
     health,
     lifecycle,
-    openapi,
-    problems,
     retention,
     search,
     stats,
 )
-from indexd.api.host_check import HostCheck
-from indexd.api.in_flight import InFlight, arrival
-from indexd.api.request_log import RequestLog
-from indexd.background import beside
-from indexd.budget import Budget
-from indexd.db import Database, admission_of
+from indexd.background import gauges, index_keeper
+from indexd.background.exposure_buffer import Exposures
+from indexd.background.key_cache import Keyring
+from indexd.context import Service
+from indexd.context import now as clock
+from indexd.db.pool import Database, admission_of
 from indexd.errors import ConfigurationError, DatabaseUnavailable
-from indexd.exposures import Exposures
-from indexd.keyring import Keyring
-from indexd.large_work import LargeWork
-from indexd.metrics import Metrics
-from indexd.service import Service
-from indexd.service import now as clock
+from indexd.load.large_work import LargeWork
+from indexd.load.latency_budget import Budget
 from indexd.settings import Settings
 from indexd.store import policies
 from indexd.store.search import NamespaceMemory, Tuning
+from indexd.supervised import beside
+from indexd.telemetry import logs, tracing
+from indexd.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -89,12 +89,14 @@ def create_app(
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
             database,
-            beside(partial(keeper.keep, maintenance_url, settings, metrics.index_builds.inc, now)),
+            beside(
+                partial(index_keeper.keep, maintenance_url, settings, metrics.index_builds.inc, now)
+            ),
             beside(keyring.follow) if keyring else nullcontext(),
             embedder or nullcontext(),
-            beside(partial(pulse.beat, service)),
-            beside(partial(pulse.watch_over, service)),
-            beside(partial(pulse.follow_schema, database)),
+            beside(partial(gauges.beat, service)),
+            beside(partial(gauges.watch_over, service)),
+            beside(partial(gauges.follow_schema, database)),
         ):
             if wanted is not None:
                 try:
@@ -118,8 +120,8 @@ def create_app(
             retention.retention,
             retention.retention_preview,
             retention.decay_preview,
-            forget.forget,
-            forget.audit,
+            forgetting.forget,
+            forgetting.audit,
             lifecycle.document,
             lifecycle.lifecycle,
             lifecycle.irrelevant,

@@ -14,11 +14,9 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from indexd.errors import ConfigurationError, InvalidField
+from indexd.names import MAX_NAMESPACE
 
 Strategy = Literal["oldest", "lowest_score"]
-
-MAX_NAMESPACE = 128
-"""Characters of a namespace's name."""
 
 
 class Semantic(msgspec.Struct, frozen=True):

@@ -13,15 +13,15 @@ import msgspec
 import structlog
 from psycopg.errors import DeadlockDetected
 
-from indexd import keeper
-from indexd.db import Connection, know_vectors
+from indexd.background import index_keeper
+from indexd.db.pool import Connection, know_vectors
 from indexd.embedders import Contact, Embedder
 from indexd.errors import EmbedderUnavailable
 from indexd.settings import Settings
 from indexd.store import indexes
-from indexd.store import reembed as store
-from indexd.store.binding import pause, shut_out_writers
-from indexd.store.reembed import Extent, Text
+from indexd.store.writing import reembed as store
+from indexd.store.writing.reembed import Extent, Text
+from indexd.store.writing.vector_space import pause, shut_out_writers
 
 log = structlog.get_logger()
 
@@ -73,10 +73,10 @@ async def run(
     # Without the index: to change a row under it costs a hundred times as much. The lock keeps
     # the keeper of a running server from building it again too early; until it is, searches scan
     # the namespace, which is slower and as right.
-    async with keeper.lock(connection, 0.2):
+    async with index_keeper.lock(connection, 0.2):
         await _drop_indexes(connection, namespace)
         chunks = await task.cut_over(_pass_size(settings))
-        await keeper.keep_once(connection, keeper.rules(settings))
+        await index_keeper.keep_once(connection, index_keeper.rules(settings))
     return Outcome(chunks, contact)
 
 

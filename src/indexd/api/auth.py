@@ -16,12 +16,12 @@ from litestar.routes import HTTPRoute
 from litestar.types import Guard
 
 from indexd.access import ANYONE, OPEN, SCOPES, Access, Others
+from indexd.background.key_cache import Keyring
 from indexd.errors import IndexdError, RateLimited, ScopeMissing, Unauthorized
-from indexd.keyring import Keyring
-from indexd.metrics import Metrics
-from indexd.rates import Rate
+from indexd.load.rate_limit import Rate
 from indexd.settings import Settings
 from indexd.store import keys
+from indexd.telemetry.metrics import Metrics
 
 
 def scope(

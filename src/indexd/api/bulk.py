@@ -7,21 +7,22 @@ from typing import Any
 import msgspec
 from litestar import Request
 
+from indexd import embedding
 from indexd.access import Access
-from indexd.api import large, texts
-from indexd.api.departures import account, sum_up
+from indexd.api import large_bodies
+from indexd.api.deletions import account, sum_up
 from indexd.api.in_flight import stay_of
+from indexd.api.json_body import decoded, require_content_type
 from indexd.api.limits import check_document
 from indexd.api.parse import document_from
 from indexd.api.structs import BulkOut, LineError, UpsertIn
-from indexd.api.wire import decoded, require_content_type
+from indexd.context import Service
 from indexd.errors import BodyTooLarge, IndexdError, InvalidRequest
-from indexd.large_work import LARGE
-from indexd.service import Service
+from indexd.load.large_work import LARGE
 from indexd.settings import Settings
-from indexd.store import upsert
 from indexd.store.documents import Document
-from indexd.store.upsert import Written
+from indexd.store.writing import upsert
+from indexd.store.writing.upsert import Written
 
 BATCH_DOCUMENTS = 256
 BATCH_BYTES = 4 * 2**20
@@ -89,7 +90,9 @@ async def take(request: Request[Any, Any, Any], service: Service, access: Access
 
 def _decoded(line: bytes, settings: Settings) -> UpsertIn:
     sent: UpsertIn = (
-        large.decode(line, _decoder, settings) if len(line) > LARGE else decoded(line, _decoder)
+        large_bodies.decode(line, _decoder, settings)
+        if len(line) > LARGE
+        else decoded(line, _decoder)
     )
     return sent
 
@@ -130,7 +133,7 @@ def _too_large(limit: int) -> BodyTooLarge:
 async def _write(batch: _Batch, service: Service, out: BulkOut) -> _Batch:
     """Embed and write a batch, count what came of it, and begin a new one."""
     ready = _Batch()
-    embedded = await texts.embedded_each(batch.documents, service)
+    embedded = await embedding.embedded_each(batch.documents, service)
     for line, document, made in zip(batch.lines, batch.documents, embedded, strict=True):
         if isinstance(made, IndexdError):
             _refuse(out, line, document.doc_id, made)

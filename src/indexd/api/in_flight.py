@@ -19,15 +19,15 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Scope, Send
 
 from indexd.access import ANYONE, OPEN
-from indexd.admission import Admission
-from indexd.api import large
+from indexd.api import large_bodies
 from indexd.api.auth import scope_of
+from indexd.api.json_body import DECODED, Json, require_content_type
 from indexd.api.refusal import refuse
-from indexd.api.wire import DECODED, Json, require_content_type
 from indexd.errors import BodyTimeout, IncompleteBody, Overloaded
-from indexd.large_work import LARGE, LargeWork
-from indexd.metrics import Metrics
+from indexd.load.admission import Admission
+from indexd.load.large_work import LARGE, LargeWork
 from indexd.settings import Settings
+from indexd.telemetry.metrics import Metrics
 
 STAY = "indexd_stay"
 """In the state of a request's scope: its Stay."""
@@ -208,7 +208,7 @@ def arrival(settings: Settings, work: LargeWork) -> Callable[[Request[Any, Any, 
         body = await request.body()
         if len(body) > LARGE:
             require_content_type(request.headers.get("content-type", ""), "application/json")
-            decode = partial(large.decode, body, dto.decoder, settings)
+            decode = partial(large_bodies.decode, body, dto.decoder, settings)
             request.scope["state"][DECODED] = await work.run(len(body), decode)
 
     return arrive

@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
+from indexd.api.json_body import check_depth
 from indexd.api.structs import FiltersIn, ForgetFilterIn, SearchIn, UpsertIn
-from indexd.api.wire import check_depth
 from indexd.errors import InvalidField
 from indexd.settings import Settings
 

@@ -17,16 +17,7 @@ from indexd import __version__
 from indexd.access import OPEN
 from indexd.api import schema_page
 from indexd.api.auth import scope
-from indexd.api.operations import (
-    JSON,
-    NDJSON,
-    TASKS,
-    TEXT,
-    Operation,
-    facts,
-    failures,
-    parameters,
-)
+from indexd.api.operations import JSON, NDJSON, TASKS, TEXT, Operation, facts, failures, parameters
 from indexd.api.structs import Error, UpsertIn
 from indexd.errors import IndexdError
 

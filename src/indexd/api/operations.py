@@ -14,7 +14,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import QueryParameter
 
 from indexd.access import OPEN
-from indexd.api.wire import Json
+from indexd.api.json_body import Json
 from indexd.errors import (
     BodyTimeout,
     BodyTooLarge,

@@ -8,6 +8,7 @@ from litestar.datastructures import MultiDict
 from msgspec import UNSET
 
 from indexd import vectors
+from indexd.api.json_body import A_TIME
 from indexd.api.structs import (
     ChunkIn,
     FiltersIn,
@@ -19,43 +20,23 @@ from indexd.api.structs import (
     SourceRefIn,
     UpsertIn,
 )
-from indexd.api.wire import A_TIME
 from indexd.errors import (
-    DuplicateChunkId,
     InvalidEmbedding,
     InvalidField,
     MissingQuery,
     UnsafeForget,
 )
-from indexd.policy import MAX_NAMESPACE
-from indexd.store.documents import Chunk, Document, SourceRef
+from indexd.names import MAX_ID, checked_id, namespace_of
+from indexd.store.documents import Chunk, Document, SourceRef, check_siblings
 from indexd.store.filters import Filters
-from indexd.store.forget import Condition
+from indexd.store.forgetting.forget import Condition
 from indexd.store.search import Query
 from indexd.vectors import AWAITED, Model
 
-DEFAULT_NAMESPACE = "default"
-MAX_ID = 512
 DEFAULT_K = 10
 MAX_LIMIT = 1_000
 
 _OFFSET = re.compile(r"(line|byte):[0-9]+(-[0-9]+)?|offset:[0-9]+")
-
-
-def namespace_of(name: str | None) -> str:
-    """Trimmed; missing, empty or blank is `default`."""
-    trimmed = (name or "").strip() or DEFAULT_NAMESPACE
-    if len(trimmed) > MAX_NAMESPACE:
-        raise InvalidField(
-            f"namespace: expected at most {MAX_NAMESPACE} characters, got {len(trimmed)}"
-        )
-    return trimmed
-
-
-def checked_id(value: str, where: str) -> str:
-    if not 1 <= len(value) <= MAX_ID:
-        raise InvalidField(f"{where}: expected 1 to {MAX_ID} characters, got {len(value)}")
-    return value
 
 
 def utc(moment: datetime | None, where: str) -> datetime | None:
@@ -136,18 +117,6 @@ def _optional_text(meta: Object, key: str, where: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InvalidField(f"{where}.meta.{key}: expected a text")
     return value
-
-
-def check_siblings(chunks: tuple[Chunk, ...]) -> None:
-    """Ids must differ, dimensions must not; vectors yet to be made have none."""
-    ids: set[str] = set()
-    expected = next((c.embedding.size for c in chunks if not c.is_awaited), 0)
-    for chunk in chunks:
-        if chunk.chunk_id in ids:
-            raise DuplicateChunkId(f"chunk id {chunk.chunk_id!r} appears more than once")
-        ids.add(chunk.chunk_id)
-        if not chunk.is_awaited and chunk.embedding.size != expected:
-            raise vectors.mismatch(f"chunk {chunk.chunk_id!r}", expected, chunk.embedding.size)
 
 
 def _source_ref(sent: SourceRefIn) -> SourceRef:

@@ -14,7 +14,7 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from indexd.metrics import UNKNOWN_ROUTE, Metrics
+from indexd.telemetry.metrics import UNKNOWN_ROUTE, Metrics
 
 log = structlog.get_logger()
 

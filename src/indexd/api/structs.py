@@ -11,13 +11,13 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from indexd.policy import Policy
-from indexd.store.audit import Event
-from indexd.store.decay import Point, Preview
 from indexd.store.documents import SourceRef
-from indexd.store.forget import Named
+from indexd.store.forgetting.audit import Event
+from indexd.store.forgetting.decay_preview import Point, Preview
+from indexd.store.forgetting.forget import Named
+from indexd.store.forgetting.relevance import Evidence
+from indexd.store.forgetting.retention import Condemned
 from indexd.store.indexes import Serving, State
-from indexd.store.relevance import Evidence
-from indexd.store.retention import Condemned
 from indexd.store.search import Mode
 from indexd.store.stats import NamespaceStats
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from indexd import db
 from indexd.cli.common import database_options, load, running_database
 from indexd.cli.programs import connecting, of_archives
+from indexd.db import pool
+from indexd.db.sessions import maintenance, maintenance_connection
 from indexd.errors import ConfigurationError
-from indexd.sessions import maintenance, maintenance_connection
 
 NEEDED = (" SCHEMA - indexd ", " TABLE DATA indexd alembic_version ")
 """Entries of the archive without which it is no backup of a memory."""
@@ -142,11 +142,11 @@ def known(script: Iterable[bytes], version: int) -> Iterator[bytes]:
             return
 
 
-async def _finish(url: str) -> list[db.Check]:
+async def _finish(url: str) -> list[pool.Check]:
     """Statistics, which the archive has none of, and whether this program can serve it."""
     async with maintenance(url, "indexd restore") as connection:
         await connection.execute("ANALYZE")
-        return db.checks(await db.versions(connection))
+        return pool.checks(await pool.versions(connection))
 
 
 def _run(words: list[str], environ: dict[str, str] | None = None) -> str:

@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 
 import click
 
-from indexd import embedded, logs, settings
-from indexd.db import Connection
+from indexd import settings
+from indexd.db import embedded
+from indexd.db.pool import Connection
+from indexd.db.sessions import maintenance
 from indexd.errors import ConfigurationError
-from indexd.sessions import maintenance
 from indexd.settings import Settings
+from indexd.telemetry import logs
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 
 import click
 
-from indexd import migrate, roles
 from indexd.cli.common import database_options, load, running_database
 from indexd.cli.programs import connecting
+from indexd.db import migrate, roles
 
 
 @click.group()

@@ -12,15 +12,18 @@ from pathlib import Path
 import click
 import psycopg
 
-from indexd import __version__, db, embedders, keeper, keyring, policy, tracing
+from indexd import __version__, embedders, policy
+from indexd.background import index_keeper, key_cache
 from indexd.cli.common import database_options, load, running_database, say
-from indexd.db import Check, Connection
+from indexd.context import now
+from indexd.db import pool
+from indexd.db.pool import Check, Connection
+from indexd.db.sessions import maintenance
 from indexd.errors import ConfigurationError, EmbedderUnavailable
-from indexd.metrics import Metrics
-from indexd.service import now
-from indexd.sessions import maintenance
 from indexd.settings import Settings
 from indexd.store import indexes, keys, orphans
+from indexd.telemetry import tracing
+from indexd.telemetry.metrics import Metrics
 
 CLOCKS_APART = timedelta(seconds=2)
 """Decay and expiry go by this program's clock, so two servers should agree."""
@@ -88,7 +91,7 @@ def _settings(settings: Settings) -> list[Check]:
         found.append(Check("access", False, f"{address}: open to all who can reach it"))
     if settings.admin_key_file is not None:
         try:
-            keyring.admin_secret(settings)
+            key_cache.admin_secret(settings)
             found.append(Check("admin key", True, settings.admin_key_file))
         except ConfigurationError as error:
             found.append(Check("admin key", False, error.message))
@@ -134,7 +137,7 @@ async def _embedder(settings: Settings) -> Check:
 
 async def _database(url: str, settings: Settings, *, mend: bool) -> list[Check]:
     """`url` is the one for maintenance; a server's requests go by that of the settings."""
-    found = await db.first_contact(settings.database_url or url, settings)
+    found = await pool.first_contact(settings.database_url or url, settings)
     if all(check.ok for check in found):
         async with maintenance(url, "indexd doctor") as connection:
             found += [check async for check in _inside(connection, settings)]
@@ -182,7 +185,7 @@ async def _keys(connection: Connection, settings: Settings) -> Check:
     )
     secret = None
     with suppress(ConfigurationError):  # which is a line of its own
-        secret = keyring.admin_secret(settings)
+        secret = key_cache.admin_secret(settings)
     try:
         if secret is not None and not await keys.known_from_file(connection, secret, at=at):
             return Check("keys", True, f"{admins} for admins; the next start adds the file's")
@@ -197,7 +200,9 @@ async def _indexes(connection: Connection, settings: Settings) -> Check:
     namespaces = await indexes.look(connection)
     obstacle = await indexes.obstacle(connection)
     serving = sum(one.serving is not None for one in namespaces)
-    wanted = sum(not one.serving for one in indexes.earning(namespaces, keeper.rules(settings)))
+    wanted = sum(
+        not one.serving for one in indexes.earning(namespaces, index_keeper.rules(settings))
+    )
     broken = [
         index.name
         for one in namespaces

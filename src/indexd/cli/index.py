@@ -4,9 +4,9 @@ import functools
 
 import click
 
-from indexd import keeper
+from indexd.background import index_keeper
 from indexd.cli.common import database_options, load, on_connection, say
-from indexd.db import Connection
+from indexd.db.pool import Connection
 from indexd.errors import ConfigurationError, NotFound
 from indexd.settings import Settings
 from indexd.store import indexes
@@ -26,7 +26,7 @@ def status(database_url: str | None, data_dir: str | None) -> None:
     async def look(connection: Connection) -> None:
         namespaces = await indexes.look(connection)
         obstacle = await indexes.obstacle(connection)
-        serving = indexes.serving(namespaces, keeper.rules(settings), obstacle)
+        serving = indexes.serving(namespaces, index_keeper.rules(settings), obstacle)
         click.echo(f"{'namespace':32} {'chunks':>10} {'dimension':>9} {'mode':6} index")
         for one in namespaces:
             index = serving[one.name]
@@ -80,8 +80,8 @@ def _decide(namespace: str, mode: indexes.Mode, settings: Settings) -> None:
             # By whose rules the others of its server go is for that server's keeper to know.
             return
         # A running server's keeper may be at it already: then this waits and finds it done.
-        async with keeper.lock(connection, 0.5):
-            await keeper.keep_one(connection, namespace, keeper.rules(settings))
+        async with index_keeper.lock(connection, 0.5):
+            await index_keeper.keep_one(connection, namespace, index_keeper.rules(settings))
 
     on_connection(settings, decide)
 
@@ -89,8 +89,8 @@ def _decide(namespace: str, mode: indexes.Mode, settings: Settings) -> None:
 async def _keep(connection: Connection, settings: Settings) -> None:
     await _require_builder(connection)
     # A running server's keeper may be at it already: then this waits and finds it done.
-    async with keeper.lock(connection, 0.5):
-        await keeper.keep_once(connection, keeper.rules(settings))
+    async with index_keeper.lock(connection, 0.5):
+        await index_keeper.keep_once(connection, index_keeper.rules(settings))
 
 
 async def _require_builder(connection: Connection) -> None:

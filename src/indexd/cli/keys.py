@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from indexd import keyring
 from indexd.access import SCOPES, Scope
-from indexd.api.parse import namespace_of
+from indexd.background import key_cache
 from indexd.cli.common import database_options, load, on_connection, say
-from indexd.db import Connection
+from indexd.context import now
+from indexd.db.pool import Connection
 from indexd.errors import ConfigurationError, NotFound
-from indexd.service import now
+from indexd.names import namespace_of
 from indexd.store import keys as store
 
 SPREAD_SECONDS = 5.0
@@ -97,7 +97,7 @@ def revoke(name_or_prefix: str, database_url: str | None, data_dir: str | None) 
             revoked = await store.revoke(connection, name_or_prefix, at=now())
         if not revoked:
             raise NotFound(f"there is no valid key {name_or_prefix!r}")
-        servers = await keyring.spread(connection, wait_seconds=SPREAD_SECONDS)
+        servers = await key_cache.spread(connection, wait_seconds=SPREAD_SECONDS)
         for key in revoked:
             say(f"revoked {key.prefix} {key.name}")
         if servers is None:

@@ -7,7 +7,7 @@ import msgspec
 
 from indexd import policy as policies
 from indexd.cli.common import database_options, load, on_connection, say
-from indexd.db import Connection
+from indexd.db.pool import Connection
 from indexd.store import policies as store
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from indexd import embedded
+from indexd.db import embedded
 from indexd.errors import ConfigurationError
 from indexd.urls import for_command_line, libpq_url
 

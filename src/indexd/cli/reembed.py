@@ -8,10 +8,10 @@ import click
 from indexd import embedders
 from indexd import reembed as work
 from indexd.cli.common import database_options, load, running_database, say
+from indexd.db.sessions import maintenance
 from indexd.errors import ConfigurationError
-from indexd.metrics import Metrics
-from indexd.sessions import maintenance
 from indexd.settings import Settings
+from indexd.telemetry.metrics import Metrics
 
 LINE_SECONDS = 5.0
 """How often progress is a line."""

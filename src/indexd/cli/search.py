@@ -8,13 +8,13 @@ from msgspec.structs import replace
 
 from indexd import embedders
 from indexd.cli.common import database_options, load, running_database
-from indexd.db import Database
+from indexd.db.pool import Database
 from indexd.errors import MissingQuery
-from indexd.metrics import Metrics
 from indexd.settings import Settings
 from indexd.store import search as store
 from indexd.store.search import Found, NamespaceMemory, Query, Tuning
 from indexd.store.search import plan as plans
+from indexd.telemetry.metrics import Metrics
 
 
 @click.command()

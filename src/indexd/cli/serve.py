@@ -20,15 +20,18 @@ import uvicorn
 from litestar import Litestar
 from uvicorn.supervisors import Multiprocess
 
-from indexd import db, keyring, logs, migrate, policy
+from indexd import policy
 from indexd.app import create_app
+from indexd.background import key_cache
 from indexd.cli.common import database_options, load, running_database
-from indexd.db import Database
+from indexd.context import now
+from indexd.db import migrate, pool
+from indexd.db.pool import Database
 from indexd.errors import ConfigurationError, DatabaseReadOnly
-from indexd.metrics import MULTIPROCESS
-from indexd.service import now
 from indexd.settings import Settings
 from indexd.store import keys, policies
+from indexd.telemetry import logs
+from indexd.telemetry.metrics import MULTIPROCESS
 
 log = structlog.get_logger()
 
@@ -196,7 +199,7 @@ def prepare(url: str, settings: Settings) -> None:
 
     Where the database takes no writes, the server starts with the keys and policies in it.
     """
-    secret, wanted = keyring.admin_secret(settings), policy.load(settings.policies_path)
+    secret, wanted = key_cache.admin_secret(settings), policy.load(settings.policies_path)
 
     async def put() -> None:
         async with Database(url, settings) as database:
@@ -213,6 +216,6 @@ def prepare(url: str, settings: Settings) -> None:
 
 def require_ready(settings: Settings, url: str) -> None:
     """Raise ConfigurationError, naming the command that helps, if it can't be served from."""
-    for check in asyncio.run(db.first_contact(url, settings)):
+    for check in asyncio.run(pool.first_contact(url, settings)):
         if not check.ok:
             raise ConfigurationError(f"{check.name}: {check.detail}")

@@ -1,14 +1,14 @@
 """Texts in, vectors out: the providers, and what guards the service against their failures."""
 
 from indexd.embedders import ollama, sentence_transformers
-from indexd.embedders.embedder import Contact, Embedder, Limits, Made
+from indexd.embedders.client import Contact, Embedder, Limits, Made
 from indexd.embedders.ollama import Ollama
 from indexd.embedders.openai import OpenAI
 from indexd.embedders.protocol import Provider
 from indexd.embedders.sentence_transformers import SentenceTransformers
 from indexd.errors import ConfigurationError
-from indexd.metrics import Metrics
 from indexd.settings import Settings, secret_from
+from indexd.telemetry.metrics import Metrics
 
 __all__ = ["Contact", "Embedder", "Limits", "Made", "of"]
 

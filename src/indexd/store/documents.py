@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from indexd.errors import NotFound
+from indexd import vectors
+from indexd.errors import DuplicateChunkId, NotFound
 from indexd.vectors import Embedding, Model
 
 
@@ -86,3 +87,15 @@ class Document(msgspec.Struct, frozen=True):
         for chunk in self.chunks:
             digest.update(b"made" if chunk.made else chunk.embedding.tobytes())
         return digest.digest()
+
+
+def check_siblings(chunks: tuple[Chunk, ...]) -> None:
+    """Ids must differ, dimensions must not; vectors yet to be made have none."""
+    ids: set[str] = set()
+    expected = next((c.embedding.size for c in chunks if not c.is_awaited), 0)
+    for chunk in chunks:
+        if chunk.chunk_id in ids:
+            raise DuplicateChunkId(f"chunk id {chunk.chunk_id!r} appears more than once")
+        ids.add(chunk.chunk_id)
+        if not chunk.is_awaited and chunk.embedding.size != expected:
+            raise vectors.mismatch(f"chunk {chunk.chunk_id!r}", expected, chunk.embedding.size)

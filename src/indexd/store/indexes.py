@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from psycopg import sql
 
-from indexd.db import NO_WRITES, Connection
+from indexd.db.pool import NO_WRITES, Connection
 
 MAX_DIMENSION = 4_000
 """What an HNSW index over halfvec can hold; longer vectors are always scanned exactly."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from indexd.access import Scope
-from indexd.db import Connection
+from indexd.db.pool import Connection
 from indexd.errors import ConfigurationError
 
 CHANNEL = "indexd_api_keys"

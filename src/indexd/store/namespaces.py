@@ -2,7 +2,7 @@
 
 import msgspec
 
-from indexd.db import Connection
+from indexd.db.pool import Connection
 from indexd.store import policies, rows
 from indexd.store.indexes import index_name
 from indexd.vectors import Model

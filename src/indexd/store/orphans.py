@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from indexd.db import Connection
-from indexd.store.binding import shut_out_writers
+from indexd.db.pool import Connection
+from indexd.store.writing.vector_space import shut_out_writers
 
 
 class Orphans(msgspec.Struct, frozen=True):

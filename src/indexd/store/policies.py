@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from psycopg.types.json import Jsonb
 
-from indexd.db import Connection
+from indexd.db.pool import Connection
 from indexd.policy import Policies, Policy, Semantic
 
 DEFAULTS = ""

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from psycopg.rows import class_row
 
-from indexd.db import Connection
+from indexd.db.pool import Connection
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import msgspec
 
-from indexd.db import Connection
+from indexd.db.pool import Connection
 
 
 class NamespaceStats(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import msgspec
 
-from indexd.db import Connection
+from indexd.db.pool import Connection
 
 COUNTED = 10_000
 """Documents of a namespace that are counted as expired; with more there are at least so many."""

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from indexd import vectors
-from indexd.db import Connection, Database
+from indexd.db.pool import Connection, Database
 from indexd.store import namespaces
 from indexd.store.namespaces import Facts
 from indexd.store.search import (

@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 import numpy as np
 
-from indexd.db import Connection
+from indexd.db.pool import Connection
 from indexd.store import rows
 
 STEPS = 256

@@ -28,9 +28,9 @@ class Tuning(msgspec.Struct, frozen=True):
     bounds that of unseen chunks: of the farther ones an index misses more.
     From a local intrinsic dimensionality of `lid_threshold` on an index misses many neighbours, so
     it is asked for `high_lid_share` of the chunks, and for at least `high_lid_rows`.
-    `candidate_share` and `scored_limit` are lowered under load (indexd.budget): the share of the
-    candidates that an index search looks at, and the number of scored rows after which a search
-    that has k results ends.
+    `candidate_share` and `scored_limit` are lowered under load (indexd.load.latency_budget): the
+    share of the candidates that an index search looks at, and the number of scored rows after which
+    a search that has k results ends.
     """
 
     ef: int | None = None

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from indexd.db import Connection
+from indexd.db.pool import Connection
 from indexd.store import rows
 from indexd.store.documents import SourceRef
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from indexd.db import Connection
+from indexd.db.pool import Connection
 from indexd.store.namespaces import Facts
 from indexd.store.search import hits, lexical, statements
 from indexd.store.search.hits import Hit

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from indexd.db import Connection
+from indexd.db.pool import Connection
 from indexd.store import policies, rows
 from indexd.store.filters import parameters
 from indexd.store.search import hits, plan, statements

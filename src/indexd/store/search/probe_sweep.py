@@ -21,11 +21,11 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from indexd.db import Connection
+from indexd.clock import FIRST
+from indexd.db.pool import Connection
 from indexd.store import rows
 from indexd.store.search import statements, steering
 from indexd.store.search.steering import Deepen, Done, Job, Probe, Range, Rescan, Sweep
-from indexd.store.span import FIRST
 
 
 class Scored(msgspec.Struct, frozen=True):

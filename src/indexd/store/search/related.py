@@ -7,7 +7,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from indexd.db import Connection
+from indexd.db.pool import Connection
 from indexd.store import rows
 from indexd.store.documents import missing
 from indexd.store.search import statements

@@ -1,0 +1,44 @@
+"""Counting and logging what was forgotten, once it is committed."""
+
+from collections.abc import Iterable
+
+import structlog
+from msgspec import UNSET
+
+from indexd.api.structs import ForgottenOut
+from indexd.store.forgetting.deletion import Departure
+from indexd.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+MANUAL = ("manual", "delete")
+"""Kinds that somebody asked for; the others are retention's own."""
+
+
+def account(departures: Iterable[Departure], metrics: Metrics) -> None:
+    """Move the metrics by what left, and log one line per event."""
+    for one in departures:
+        reason = "manual" if one.kind in MANUAL else one.kind
+        metrics.forgotten.labels(one.namespace, reason).inc(one.count)
+        if one.kind not in MANUAL:
+            metrics.purges.labels(one.namespace, one.strategy).inc()
+        log.info(
+            "forgot",
+            kind=one.kind,
+            namespace=one.namespace,
+            count=one.count,
+            strategy=one.strategy,
+            event_id=str(one.event_id),
+        )
+
+
+def sum_up(departures: Iterable[Departure], out: ForgottenOut) -> ForgottenOut:
+    """Add to what an answer says retention took."""
+    for one in departures:
+        if one.kind == "ttl":
+            out.ttl += one.count
+        elif one.kind == "retention":
+            out.retention += one.count
+        elif one.kind == "semantic":
+            out.semantic = (0 if out.semantic is UNSET else out.semantic) + one.count
+    return out

@@ -1,0 +1,1 @@
+"""Work beside the requests: index keeper, key cache, exposure buffer, gauges."""

@@ -1,0 +1,99 @@
+"""What searches found, remembered in memory and written in the background, never in a request.
+
+Only searches of namespaces whose policy has a `semantic:` section are noted here: elsewhere
+nothing is made of an exposure.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import psycopg
+import structlog
+
+from indexd.db.pool import Connection, Database
+from indexd.errors import DatabaseReadOnly, IndexdError
+from indexd.store import policies
+from indexd.store.forgetting import relevance
+from indexd.store.forgetting.relevance import PRIOR, Exposure
+from indexd.store.search.hits import Hit
+from indexd.supervised import beside
+from indexd.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+
+class Exposures:
+    """Exposures not written yet, at most `limit` documents; what does not fit is counted."""
+
+    def __init__(self, metrics: Metrics, limit: int) -> None:
+        self._metrics = metrics
+        self._limit = limit
+        self._seen: dict[str, dict[str, Exposure]] = {}
+        self._held = 0
+
+    def note(self, namespace: str, hits: Iterable[Hit]) -> None:
+        """Each document once per search, by its best chunk: hits come best first."""
+        best = {hit.doc_id: hit.similarity for hit in reversed([*hits])}
+        documents = self._seen.get(namespace, {})
+        for doc_id, cosine in best.items():
+            known = documents.get(doc_id)
+            if known is None:
+                if self._held >= self._limit:
+                    self._metrics.exposures_dropped.inc()
+                    continue
+                self._held += 1
+                known = Exposure(doc_id, 0, 0, 0.0, PRIOR)
+            documents[doc_id] = known.seen(cosine)
+        # A namespace is held only with documents, so `limit` bounds the namespaces as well.
+        if documents:
+            self._seen[namespace] = documents
+
+    async def flush(self, database: Database, at: datetime) -> None:
+        """Write all that is held, in one transaction per namespace; none where nothing is held.
+
+        Where the database fails, exposures are dropped and counted.
+        """
+        seen, self._seen, self._held = self._seen, {}, 0
+        for namespace, documents in seen.items():
+            exposures = list(documents.values())
+            try:
+                written = await database.write(
+                    lambda c, n=namespace, e=exposures: _record(c, n, e, at)  # type: ignore[misc]
+                )
+                self._metrics.exposures_flushed.inc(written)
+            except (IndexdError, psycopg.Error) as error:
+                self._metrics.exposures_dropped.inc(len(exposures))
+                # The log has it once that the database takes no writes.
+                if not isinstance(error, DatabaseReadOnly):
+                    log.warning("dropped exposures", count=len(exposures), cause=str(error))
+
+    @asynccontextmanager
+    async def flushed(
+        self, database: Database, now: Callable[[], datetime], interval: float
+    ) -> AsyncIterator[None]:
+        """Flush every `interval` seconds while this context is open, and once when it closes."""
+
+        async def repeat() -> None:
+            while True:
+                await asyncio.sleep(interval)
+                await self.flush(database, now())
+
+        try:
+            async with beside(repeat):
+                yield
+        finally:
+            await self.flush(database, now())
+
+
+async def _record(
+    connection: Connection, namespace: str, seen: list[Exposure], at: datetime
+) -> int:
+    """How many were written; 0 where the policy lost its `semantic:` section since the search."""
+    semantic = (await policies.of(connection, namespace)).semantic
+    if semantic is None:
+        return 0
+    await relevance.record(connection, namespace, seen, at=at)
+    await relevance.mark(connection, namespace, [one.doc_id for one in seen], semantic, at=at)
+    return len(seen)

@@ -1,0 +1,105 @@
+"""What a process looks at beside its requests: budget, pool, itself, schema, the memory's state."""
+
+import asyncio
+import shutil
+from contextlib import suppress
+
+import psycopg
+import structlog
+
+from indexd.background import index_keeper
+from indexd.context import Service
+from indexd.db.pool import Connection, Database
+from indexd.errors import (
+    DatabaseFull,
+    DatabasePrivilege,
+    DatabaseReadOnly,
+    DatabaseRefusal,
+    DatabaseUnavailable,
+    Unavailable,
+)
+from indexd.load.admission import State
+from indexd.store import indexes, watch
+from indexd.urls import is_on_this_machine
+
+log = structlog.get_logger()
+
+SECONDS = 1.0
+
+WATCH_SECONDS = 30.0
+"""How often the database is asked for what is due: a query or two, cheap on their indexes."""
+
+REFUSALS = [
+    refusal.code for refusal in (DatabaseReadOnly, DatabaseFull, DatabasePrivilege, DatabaseRefusal)
+]
+
+
+async def beat(service: Service) -> None:
+    while True:
+        look(service)
+        await asyncio.sleep(SECONDS)
+
+
+def look(service: Service) -> None:
+    budget, metrics, database = service.budget, service.metrics, service.database
+    before = budget.times_exceeded
+    budget.judge()
+    metrics.over_budget.inc(budget.times_exceeded - before)
+    metrics.budget_p95.set(budget.p95)
+    metrics.budget_seconds.set(budget.seconds)
+    metrics.budget_rung.set(budget.rung)
+    metrics.pool_size.set(database.pool.get_stats().get("pool_size", 0))
+    metrics.pool_busy.set(database.admission.busy)
+    metrics.pool_waiting.set(database.admission.waiting)
+    for state in State:
+        metrics.overload.labels(state.value).set(database.admission.state is state)
+    metrics.measure_process()
+    if service.embedder is not None:
+        provider = service.settings.embedder_provider or "local"
+        metrics.embedder_up.labels(provider).set(service.embedder.down is None)
+    refusal = database.refusals.last
+    for reason in REFUSALS:
+        metrics.writes_refused.labels(reason).set(refusal is not None and refusal.code == reason)
+
+
+async def watch_over(service: Service) -> None:
+    """Without the database, what was seen last stays; /readyz and other metrics tell."""
+    while True:
+        with suppress(Unavailable, psycopg.Error):
+            await look_inside(service)
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+async def look_inside(service: Service) -> None:
+    metrics, settings = service.metrics, service.settings
+
+    async def ask(
+        connection: Connection,
+    ) -> tuple[list[watch.Due], list[indexes.Namespace], str | None]:
+        return (
+            await watch.due(connection, at=service.now()),
+            await indexes.look(connection),
+            await watch.data_directory(connection),
+        )
+
+    due, namespaces, folder = await service.database.read(ask, urgent=True)
+    metrics.show_due({one.namespace: (one.expired, one.surplus) for one in due})
+    earning = indexes.earning(namespaces, index_keeper.rules(settings))
+    metrics.indexes_missing.set(sum(one.serving is None for one in earning))
+    if folder is not None and is_on_this_machine(settings.database_url or ""):
+        # The folder of another machine or container that is reached by a local address is not here.
+        with suppress(OSError):
+            usage = shutil.disk_usage(folder)
+            metrics.disk_free.labels("database").set(usage.free)
+            metrics.disk_size.labels("database").set(usage.total)
+
+
+async def follow_schema(database: Database) -> None:
+    """A pipeline may migrate while this runs; the log says when the schema ceases to fit."""
+    while True:
+        before = database.unfit
+        with suppress(DatabaseUnavailable, psycopg.Error):
+            await database.look_at_schema()
+        if database.unfit != before:
+            log.warning("the schema changed", refused=database.unfit)
+        await asyncio.sleep(SECONDS)

@@ -1,0 +1,107 @@
+"""The API keys as this process knows them: all of them, in memory, and never an old state.
+
+A session of its own LISTENs for changes and, hearing of one or after a second, reads them all
+again; while that is under way, and whenever the last reading lies more than two seconds back, what
+is in memory is not believed and each request asks the database. So a revoked key is refused as soon
+as the notification is there, and where one is dropped on the way, after a second.
+A key that is not in memory is always asked for: it may be new.
+"""
+
+import asyncio
+import time
+
+import psycopg
+import structlog
+
+from indexd.access import Access
+from indexd.addresses import can_be_a_key
+from indexd.db.pool import STANDBY, Connection, Database, no_writes
+from indexd.db.sessions import maintenance
+from indexd.errors import ConfigurationError
+from indexd.settings import Settings, secret_from
+from indexd.store import keys
+from indexd.store.keys import CHANNEL, FOLLOWER, LONGEST, PREFIX, SHORTEST, Key
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 1.0
+BELIEVED_SECONDS = 2.0
+
+
+class Keyring:
+    """Knows the keys while `follow` goes on."""
+
+    def __init__(self, url: str, database: Database) -> None:
+        self._url = url
+        self._database = database
+        self._keys: dict[str, tuple[Key, Access]] = {}
+        self._believed_until = 0.0
+
+    def remembered(self, secret: str) -> tuple[Key, Access] | None:
+        """The key of this prefix, if memory has it and can be believed."""
+        if time.monotonic() >= self._believed_until:
+            return None
+        return self._keys.get(secret[:PREFIX])
+
+    async def asked(self, secret: str) -> tuple[Key, Access] | None:
+        """The key of this prefix, from the database. Raises DatabaseUnavailable."""
+        if "\x00" in secret:
+            return None
+        key = await self._database.read(lambda connection: keys.find(connection, secret[:PREFIX]))
+        return (key, _access(key)) if key else None
+
+    async def follow(self) -> None:
+        while True:
+            try:
+                async with maintenance(self._url, FOLLOWER) as connection:
+                    # A standby takes no LISTEN: there the keys are read again each second.
+                    if await no_writes(connection) != STANDBY:
+                        await connection.execute(f"LISTEN {CHANNEL}")
+                    while True:
+                        await self._read(connection)
+                        async for _ in connection.notifies(timeout=LOOK_SECONDS, stop_after=1):
+                            self._believed_until = 0.0
+            except ConfigurationError as error:
+                log.warning("keys are not followed", cause=error.message)
+            except psycopg.Error as error:
+                # Meanwhile every request asks for itself.
+                log.warning("keys are not followed", cause=type(error).__name__)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _read(self, connection: Connection) -> None:
+        asked_at = time.monotonic()
+        self._keys = {key.prefix: (key, _access(key)) for key in await keys.every(connection)}
+        self._believed_until = asked_at + BELIEVED_SECONDS
+
+
+def admin_secret(settings: Settings) -> str | None:
+    """What the admin key file holds, if there is one. Raises ConfigurationError."""
+    if settings.admin_key_file is None:
+        return None
+    secret = secret_from(settings.admin_key_file, "admin_key_file")
+    if not (SHORTEST <= len(secret) <= LONGEST and can_be_a_key(secret)):
+        raise ConfigurationError(
+            f"admin_key_file: expected one line of {SHORTEST} to {LONGEST} printable characters"
+        )
+    return secret
+
+
+def _access(key: Key) -> Access:
+    limits = None if key.namespaces is None else frozenset(key.namespaces)
+    return Access(key.name, key.scope, limits)
+
+
+async def spread(connection: Connection, *, wait_seconds: float) -> int | None:
+    """Wait until all servers have read the keys as they are: how many; None if some did not.
+
+    The connection is outside of any transaction.
+    """
+    since = await keys.call(connection)
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        following, behind = await keys.unaware(connection, since)
+        if not behind:
+            return following
+        if time.monotonic() > deadline:
+            return None
+        await asyncio.sleep(0.02)

@@ -1,0 +1,1 @@
+"""The database: pool, connections, schema, migrations, and the PostgreSQL that comes along."""

@@ -1,0 +1,210 @@
+"""Bringing a database to the schema of this program, and telling whether the two fit."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import NullPool
+
+from indexd.db import catalogue
+from indexd.db.sessions import maintenance_connection
+from indexd.errors import ConfigurationError
+
+WHAT_IS_THERE = """
+    SELECT to_regclass('indexd.alembic_version') IS NOT NULL,
+           to_regprocedure('indexd.oldest_program()') IS NOT NULL
+"""
+
+REVISION = "SELECT version_num FROM indexd.alembic_version"
+
+OLDEST_PROGRAM = "SELECT indexd.oldest_program()"
+
+UNREACHABLE = ("08", "28", "3D", "57P")
+"""SQLSTATE classes of a connection that failed: by network, login, database name, shutdown."""
+
+
+def configuration() -> Config:
+    """Alembic's; in a wheel the migrations lie inside the package."""
+    inside = Path(__file__).parents[1] / "migrations"
+    home = inside if inside.exists() else Path(__file__).parents[3] / "migrations"
+    config = Config(stdout=sys.stdout)
+    config.set_main_option("script_location", str(home).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+@cache
+def revisions() -> Sequence[str]:
+    """Those this program knows, the oldest first. Servers ask every second."""
+    scripts = ScriptDirectory.from_config(configuration()).walk_revisions()
+    found = tuple(script.revision for script in scripts)[::-1]
+    if not found:
+        raise ConfigurationError("the migrations of this program are missing")
+    return found
+
+
+def head() -> str:
+    """The revision this program is written for."""
+    return revisions()[-1]
+
+
+def fit(schema: str | None, oldest_program: str | None) -> tuple[bool, str]:
+    """Whether this program runs on a schema, and a line that says why.
+
+    `schema` is the revision a database is at, `oldest_program` the newest revision known to the
+    oldest program that its schema says may run on it. A program knows it if it is not older.
+    """
+    if schema == head():
+        return True, schema
+    if schema is None or schema in revisions():
+        command = "run `indexd db upgrade`"
+        return False, f"at {schema or 'nothing'}, this program needs {head()}: {command}"
+    newer = f"at {schema}, newer than this program, which knows up to {head()}"
+    if oldest_program in revisions():
+        return True, f"{newer} and may run on it"
+    return False, f"{newer}: the program is too old, run the one that migrated the database"
+
+
+def standing(connection: psycopg.Connection[Any]) -> tuple[str | None, str | None]:
+    """The revision of a database, and the oldest program its schema admits, where it says so."""
+
+    def asked(statement: str) -> Any:
+        return (connection.execute(statement).fetchone() or (None,))[0]
+
+    migrated, says_oldest = connection.execute(WHAT_IS_THERE).fetchone() or (False, False)
+    return (
+        asked(REVISION) if migrated else None,
+        asked(OLDEST_PROGRAM) if says_oldest else None,
+    )
+
+
+def require_known(connection: psycopg.Connection[Any]) -> None:
+    """Raises ConfigurationError for a schema that only a newer program can migrate."""
+    schema, _ = standing(connection)
+    if schema is not None and schema not in revisions():
+        _, why = fit(schema, oldest_program=None)
+        raise ConfigurationError(f"the schema is {why}")
+
+
+def connect(url: str) -> psycopg.Connection[Any]:
+    """As psycopg reads the URL: SQLAlchemy's own reading knows no second host."""
+    return maintenance_connection(url, "indexd db")
+
+
+@contextmanager
+def connected(url: str) -> Iterator[sqlalchemy.Connection]:
+    """What Alembic runs on. Raises ConfigurationError of one line where something goes wrong."""
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(url), poolclass=NullPool
+    )
+    with _one_line(), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except CommandError as error:
+        known = f"this program knows {revisions()[0]} to {head()}"
+        raise ConfigurationError(f"{_first_line(error)}: {known}") from error
+    except sqlalchemy.exc.DBAPIError as error:
+        raise ConfigurationError(_of_database(error.orig)) from error
+    except psycopg.Error as error:
+        raise ConfigurationError(_of_database(error)) from error
+
+
+def _of_database(error: BaseException | None) -> str:
+    state = getattr(error, "sqlstate", None)
+    if state == "55P03":
+        return (
+            "another transaction holds a table that the migration changes; nothing was changed "
+            "by this one: end the transaction or wait for it, then run the command again"
+        )
+    if isinstance(error, psycopg.OperationalError) and (
+        state is None or state.startswith(UNREACHABLE)
+    ):
+        return f"the database cannot be reached: {_first_line(error)}"
+    return _first_line(error)
+
+
+def _first_line(error: BaseException | None) -> str:
+    [first, *_] = str(error).strip().splitlines() or [type(error).__name__]
+    return first
+
+
+@contextmanager
+def _alembic(url: str) -> Iterator[Config]:
+    with connected(url) as connection:
+        config = configuration()
+        config.attributes["connection"] = connection
+        yield config
+
+
+def upgrade(url: str, revision: str = "head", *, or_newer: bool = False) -> None:
+    """Apply what is missing; where another process is at it, wait and find it done.
+
+    With `or_newer` a newer schema that admits this program is as good.
+    """
+    with _one_line(), connect(url) as connection:
+        schema, oldest_program = standing(connection)
+    fits, why = fit(schema, oldest_program)
+    if or_newer and fits and schema != head():
+        print(f"nothing to do: the schema is {why}")
+        return
+    with _alembic(url) as config:
+        command.upgrade(config, revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    with _alembic(url) as config:
+        command.downgrade(config, revision)
+
+
+def current(url: str) -> None:
+    """Print the revision the database is at."""
+    with _one_line(), connect(url) as connection:
+        schema, _ = standing(connection)
+    if schema is None:
+        print("nothing")
+    elif schema == head():
+        print(f"{schema} (head)")
+    elif schema in revisions():
+        print(schema)
+    else:
+        print(f"{schema} (newer than this program, which knows up to {head()})")
+
+
+def check(url: str) -> None:
+    """Raise ConfigurationError unless the schema is what a fresh migration makes.
+
+    Its message has a line for each difference.
+    """
+    with _one_line(), connect(url) as connection:
+        schema, _ = standing(connection)
+        if schema != head():
+            _, why = fit(schema, oldest_program=None)
+            raise ConfigurationError(f"the schema cannot be compared: {why}")
+        found = catalogue.differences(connection)
+    if found:
+        listed = "\n".join(f"  {line}" for line in found)
+        raise ConfigurationError(f"the schema differs from a fresh migration:\n{listed}")
+
+
+def sql(revision: str) -> None:
+    """Print the SQL of the migrations without a database."""
+    config = configuration()
+    with _one_line():
+        # Alembic would look only after it printed the first statements.
+        for bound in revision.split(":"):
+            ScriptDirectory.from_config(config).get_revisions(bound)
+        command.upgrade(config, revision, sql=True)

@@ -1,0 +1,256 @@
+"""From texts to checked vectors: batches, a bound, retries, the breaker, and the query cache."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Self
+
+import msgspec
+import numpy as np
+import stamina
+import structlog
+from numpy.typing import ArrayLike
+
+from indexd.embedders.breaker import Breaker
+from indexd.embedders.protocol import Failure, Provider
+from indexd.errors import EmbedderRefused, EmbedderUnavailable
+from indexd.supervised import beside
+from indexd.telemetry.metrics import Metrics
+from indexd.vectors import Embedding, Model, normalised
+
+log = structlog.get_logger()
+
+PROBE = "indexd"
+"""What is embedded to learn the dimension, and whether an embedder is back."""
+
+ATTEMPTS = 3
+WATCH_SECONDS = 15.0
+"""How often a working embedder is asked for its model, which may have been replaced."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """`timeout` is that of one batch with its retries, in seconds; `dimension` None: any."""
+
+    timeout: float
+    dimension: int | None
+    batch: int
+    concurrency: int
+    cache: int
+
+
+class Made(msgspec.Struct, frozen=True):
+    """Vectors in the order of their texts, and the model all of them are of."""
+
+    model: Model
+    vectors: list[Embedding]
+
+
+class Contact(msgspec.Struct, frozen=True):
+    """What the embedder said of itself when it was last met."""
+
+    model: Model
+    dimension: int
+
+
+class Embedder:
+    """Open inside of `async with`. All methods raise EmbedderUnavailable, and no other failure."""
+
+    def __init__(self, provider: Provider, limits: Limits, metrics: Metrics) -> None:
+        self._provider = provider
+        self._limits = limits
+        self._metrics = metrics
+        self._breaker = Breaker()
+        self._slots = asyncio.Semaphore(limits.concurrency)
+        self._retrying = stamina.AsyncRetryingCaller(
+            attempts=ATTEMPTS, timeout=limits.timeout, wait_initial=0.05, wait_jitter=0.1
+        )
+        self._cache: OrderedDict[tuple[Model, str], Embedding] = OrderedDict()
+        self._met = asyncio.Event()
+        self._contact: Contact | None = None
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._open.push_async_callback(self._provider.close)
+        await self._open.enter_async_context(beside(self._keep_watch))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._open.aclose()
+
+    @property
+    def down(self) -> str | None:
+        """Why it does not work; None while it does."""
+        return self._breaker.reason
+
+    def describe(self) -> str:
+        """For people: who embeds, with what."""
+        if self._contact is None:
+            return f"{self._provider.name}, not met yet"
+        model, dimension = self._contact.model, self._contact.dimension
+        return f"{self._provider.name}, {model}, dimension {dimension}"
+
+    async def contact(self) -> Contact:
+        """Model and dimension of the moment; right after the start, waits for the first contact."""
+        if self._contact is None:
+            self._breaker.check()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.timeout):
+                    await self._met.wait()
+            self._breaker.check()
+        if self._contact is None:
+            raise EmbedderUnavailable("the embedder is not ready yet")
+        return self._contact
+
+    async def query(self, text: str) -> tuple[Model, Embedding]:
+        """The vector of a search's text; those of the last searches are remembered."""
+        model = (await self.contact()).model
+        if (known := self._cache.get((model, text))) is not None:
+            self._cache.move_to_end((model, text))
+            self._metrics.embed_cache_hits.inc()
+            return model, known
+        made = await self.embed([text])
+        if self._limits.cache:
+            self._cache[made.model, text] = made.vectors[0]
+            if len(self._cache) > self._limits.cache:
+                self._cache.popitem(last=False)
+        return made.model, made.vectors[0]
+
+    async def embed(self, texts: Sequence[str]) -> Made:
+        """All of them or none, in batches of which a bounded number runs at once.
+
+        Raises EmbedderRefused where it is these texts that the model does not take.
+        """
+        model = (await self.contact()).model
+        size = self._limits.batch
+        batches = [texts[start : start + size] for start in range(0, len(texts), size)]
+        vectors: list[list[Embedding]] = [[] for _ in batches]
+        waiting = iter(enumerate(batches))
+
+        async def work() -> None:
+            for place, batch in waiting:
+                vectors[place] = await self._batch(batch)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(len(batches), self._limits.concurrency)):
+                    group.create_task(work())
+        except ExceptionGroup as group_error:
+            # One failure is enough to tell; it cancelled the others.
+            raise group_error.exceptions[0] from None
+        return Made(model, [vector for batch in vectors for vector in batch])
+
+    async def _batch(self, texts: Sequence[str]) -> list[Embedding]:
+        calling = False
+
+        async def attempt() -> list[Embedding]:
+            nonlocal calling
+            self._breaker.check()
+            async with self._slots:
+                # It may have opened while this one waited.
+                self._breaker.check()
+                calling = True
+                vectors = await self._call(texts)
+                calling = False
+                return vectors
+
+        def again(error: Exception) -> bool:
+            return isinstance(error, Failure) and error.again and self._breaker.reason is None
+
+        try:
+            async with asyncio.timeout(self._limits.timeout):
+                return await self._retrying.on(again)(attempt)
+        except TimeoutError as error:
+            if not calling:
+                raise EmbedderUnavailable("the embedder is busy with other texts") from error
+            reason = f"it did not answer within {self._limits.timeout:g} s"
+            self._metrics.embed_failures.labels("timeout").inc()
+            self._fail(reason, lasting=True)
+            raise EmbedderUnavailable(f"the embedder failed: {reason}") from error
+        except Failure as failure:
+            kind = EmbedderRefused if failure.cause == "refused" else EmbedderUnavailable
+            raise kind(f"the embedder failed: {failure}") from failure
+
+    async def _call(self, texts: Sequence[str]) -> list[Embedding]:
+        """One attempt, counted."""
+        started = time.perf_counter()
+        try:
+            expected = self._contact.dimension if self._contact else self._limits.dimension
+            vectors = _checked(await self._provider.embed(texts), len(texts), expected)
+        except Failure as failure:
+            self._metrics.embed_failures.labels(failure.cause).inc()
+            if failure.cause != "refused":
+                self._fail(str(failure), lasting=failure.lasting)
+            raise
+        self._metrics.embed_duration.observe(time.perf_counter() - started)
+        self._metrics.embed_batches.inc()
+        self._metrics.embed_texts.inc(len(texts))
+        self._breaker.works()
+        return vectors
+
+    def _fail(self, reason: str, *, lasting: bool) -> None:
+        was_down = self.down
+        self._breaker.failed(reason, lasting=lasting)
+        if self.down and not was_down:
+            log.warning("embedder is down", reason=reason)
+
+    async def _keep_watch(self) -> None:
+        """Meet the embedder, see when its model changes, and when it is back."""
+        while True:
+            try:
+                async with asyncio.timeout(self._limits.timeout):
+                    await self._look()
+            except (Failure, TimeoutError) as error:
+                reason = str(error) or f"it did not answer within {self._limits.timeout:g} s"
+                if self.down is None:
+                    log.warning("embedder is down", reason=reason)
+                self._breaker.still_down(reason)
+                self._met.set()
+            else:
+                if self.down is not None:
+                    log.info("embedder is back", embedder=self.describe())
+                    self._breaker.works()
+                self._met.set()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        if self.down is not None:
+            await asyncio.sleep(self._breaker.delay)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_SECONDS):
+                await self._breaker.opened.wait()
+                await asyncio.sleep(self._breaker.delay)
+
+    async def _look(self) -> None:
+        """Embeds only where it must: to learn the dimension, or whether it is back."""
+        model = await self._provider.model()
+        known = self._contact
+        if known and known.model == model and self.down is None:
+            return
+        same = known is not None and known.model == model
+        expected = known.dimension if known and same else self._limits.dimension
+        [vector] = _checked(await self._provider.embed([PROBE]), 1, expected)
+        self._contact = Contact(model, vector.size)
+        if not same:
+            log.info("met embedder", embedder=self.describe())
+
+
+def _checked(rows: ArrayLike, wanted: int, dimension: int | None) -> list[Embedding]:
+    """Raises Failure unless these are as many vectors of the right dimension, all finite."""
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(rows, dtype=np.float64).astype(np.float32)
+    except ValueError as error:
+        raise Failure("answer", "its vectors differ in dimension") from error
+    if array.ndim != 2 or len(array) != wanted:
+        raise Failure("answer", f"it answered {len(array)} vectors for {wanted} texts")
+    if dimension is not None and array.shape[1] != dimension:
+        raise Failure(
+            "answer",
+            f"its vectors have dimension {array.shape[1]}, expected {dimension}",
+        )
+    if not np.isfinite(array).all() or not array.any(axis=1).all():
+        raise Failure("answer", "it answered a vector that is not finite, or all zero")
+    return [normalised(vector) for vector in array]

@@ -1,0 +1,199 @@
+"""From texts to vectors, before any transaction opens: documents and queries without their own."""
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from indexd import vectors
+from indexd.context import Service
+from indexd.db.pool import Connection
+from indexd.embedders import Contact, Embedder
+from indexd.errors import (
+    EmbedderRefused,
+    EmbedderUnavailable,
+    IndexdError,
+    InvalidEmbedding,
+    ModelMismatch,
+)
+from indexd.store.documents import Document, check_siblings
+from indexd.store.search import Query
+from indexd.store.writing import stored_vectors
+from indexd.store.writing.vector_space import Binding, bound
+from indexd.vectors import Embedding, Model
+
+Known = dict[tuple[str, str], Embedding]
+"""Vectors by namespace and text."""
+
+
+async def with_vector(query: Query, service: Service) -> tuple[Query, float | UnsetType]:
+    """The query with the vector it needs, and the milliseconds spent on making that, if any."""
+    if query.mode == "lexical" or query.vector is not None or service.embedder is None:
+        return query, UNSET
+    started = time.perf_counter()
+    model, vector = await service.embedder.query(query.text)
+    elapsed = (time.perf_counter() - started) * 1000
+    found = msgspec.structs.replace(query, vector=vector, model=model, embedded_here=True)
+    return found, round(elapsed, 3)
+
+
+async def embedded(document: Document, service: Service) -> Document:
+    """The document with all its vectors; raises what keeps the embedder from making them."""
+    [outcome] = await embedded_each([document], service)
+    if isinstance(outcome, IndexdError):
+        raise outcome
+    return outcome
+
+
+async def embedded_each(
+    documents: Sequence[Document], service: Service
+) -> list[Document | IndexdError]:
+    """Each with all its vectors, or why that one cannot have them.
+
+    Chunks whose text their document had before keep its vector; the texts of all the others go
+    to the embedder together.
+    """
+    outcomes: list[Document | IndexdError] = list(documents)
+    awaiting = [place for place, document in enumerate(documents) if _awaited(document)]
+    if not awaiting:
+        return outcomes
+    embedder = service.embedder
+    if embedder is None:
+        for place in awaiting:
+            outcomes[place] = _no_embedder(documents[place])
+        return outcomes
+    try:
+        contact = await embedder.contact()
+    except EmbedderUnavailable as error:
+        for place in awaiting:
+            outcomes[place] = error
+        return outcomes
+    wanted = [documents[place] for place in awaiting]
+    bindings, known = await service.database.read(
+        lambda connection: _look_up(connection, wanted, contact.model)
+    )
+    service.metrics.embed_reused.inc(
+        sum(
+            (document.namespace, text) in known
+            for document in wanted
+            for text in _awaited(document)
+        )
+    )
+    fitting = []
+    for place in awaiting:
+        document = documents[place]
+        try:
+            _check_document(document, bindings.get(document.namespace), contact)
+            fitting.append(place)
+        except IndexdError as error:
+            outcomes[place] = error
+    for place, outcome in zip(
+        fitting,
+        await _filled(embedder, [documents[place] for place in fitting], known, contact.model),
+        strict=True,
+    ):
+        outcomes[place] = outcome
+    return outcomes
+
+
+def _awaited(document: Document) -> list[str]:
+    return [chunk.text for chunk in document.chunks if chunk.is_awaited]
+
+
+def _no_embedder(document: Document) -> InvalidEmbedding:
+    chunk_id = next(chunk.chunk_id for chunk in document.chunks if chunk.is_awaited)
+    return InvalidEmbedding(
+        f"chunk {chunk_id!r} has no embedding and no embedder is configured; "
+        "send it as meta.embedding"
+    )
+
+
+async def _look_up(
+    connection: Connection, documents: Sequence[Document], model: Model
+) -> tuple[dict[str, Binding], Known]:
+    """What the namespaces are bound to, and those vectors of the documents that can be kept."""
+    namespaces = {document.namespace for document in documents}
+    bindings = await bound(connection, sorted(namespaces))
+    known: Known = {}
+    for namespace, binding in bindings.items():
+        # Vectors of which it is not known that this model made them are made anew.
+        if binding.model == model:
+            members = [document for document in documents if document.namespace == namespace]
+            found = await stored_vectors.vectors_of(
+                connection,
+                namespace,
+                [document.doc_id for document in members],
+                list({text for document in members for text in _awaited(document)}),
+            )
+            known |= {(namespace, text): vector for text, vector in found.items()}
+    return bindings, known
+
+
+def _check_document(document: Document, binding: Binding | None, contact: Contact) -> None:
+    """Refuse before anything is embedded what could not be stored afterwards."""
+    where = f"chunk {next(c.chunk_id for c in document.chunks if c.is_awaited)!r}"
+    if not contact.model.agrees_with(document.model):
+        raise ModelMismatch(
+            f"embedding_model is {document.model}, but the embedder, which has to embed {where}, "
+            f"is {contact.model}"
+        )
+    if binding is None:
+        return
+    if binding.model is not None and not binding.model.agrees_with(contact.model):
+        raise vectors.other_model(where, document.namespace, binding.model, contact.model)
+    if binding.dimension != contact.dimension:
+        raise vectors.embedder_mismatch(document.namespace, binding.dimension, contact.dimension)
+
+
+async def _filled(
+    embedder: Embedder, documents: Sequence[Document], known: Known, model: Model
+) -> list[Document | IndexdError]:
+    missing = list(
+        dict.fromkeys(
+            text
+            for document in documents
+            for text in _awaited(document)
+            if (document.namespace, text) not in known
+        )
+    )
+    fresh: dict[str, Embedding] = {}
+    failed: IndexdError | None = None
+    try:
+        if missing:
+            answer = await embedder.embed(missing)
+            fresh, model = dict(zip(missing, answer.vectors, strict=True)), answer.model
+    except EmbedderRefused as error:
+        if len(documents) > 1:
+            # One of them holds a text the model does not take: halved until only that one fails.
+            half = len(documents) // 2
+            return [
+                *await _filled(embedder, documents[:half], known, model),
+                *await _filled(embedder, documents[half:], known, model),
+            ]
+        failed = error
+    except EmbedderUnavailable as error:
+        failed = error
+    return [_with_vectors(document, known, fresh, model, failed) for document in documents]
+
+
+def _with_vectors(
+    document: Document,
+    known: Known,
+    fresh: dict[str, Embedding],
+    model: Model,
+    failed: IndexdError | None,
+) -> Document | IndexdError:
+    chunks = []
+    for chunk in document.chunks:
+        if chunk.is_awaited:
+            vector = known.get((document.namespace, chunk.text), fresh.get(chunk.text))
+            if vector is None:
+                return failed or EmbedderUnavailable()
+            chunk = msgspec.structs.replace(chunk, embedding=vector, made=True)
+        chunks.append(chunk)
+    try:
+        check_siblings(tuple(chunks))
+    except IndexdError as error:
+        return error
+    return msgspec.structs.replace(document, chunks=tuple(chunks), model=model)

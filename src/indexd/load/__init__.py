@@ -1,0 +1,1 @@
+"""How much work is taken on: admission, concurrency limit, rate limit, latency budget."""

@@ -1,0 +1,1 @@
+"""Writing documents: upsert, rows, the vector space of a namespace, re-embedding."""

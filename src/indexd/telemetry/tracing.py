@@ -1,0 +1,120 @@
+"""OpenTelemetry, where it is installed (`indexd[otel]`) and INDEXD_TRACING is on.
+
+A span per request and one per statement, sent where the standard OTEL_* variables say. A statement
+is told as it stands in the program: values are bound, so no text and no vector is in it.
+"""
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
+
+from indexd.db.pipeline import one_trip
+from indexd.db.sessions import Session
+from indexd.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Tracer
+
+
+def tracer(exporter: "SpanExporter | None" = None) -> "tuple[Tracer, Any]":
+    """The tracer and its provider; the exporter is OTLP over HTTP. Raises ConfigurationError."""
+    try:
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        if exporter is None:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+            exporter = OTLPSpanExporter()
+    except ImportError as error:
+        raise ConfigurationError(
+            "tracing: on needs OpenTelemetry: pip install 'indexd[otel]'"
+        ) from error
+    # What is given here would win over OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES otherwise.
+    resource = Resource.create({"service.name": "indexd"}).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider.get_tracer("indexd"), provider
+
+
+class RequestSpans(ASGIMiddleware):
+    """A span per request, a child of the caller's where it sends `traceparent`."""
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(self, tracer: "Tracer") -> None:
+        self._tracer = tracer
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        from opentelemetry.propagate import extract
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+
+        carrier = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        method: str = scope["method"]  # type: ignore[typeddict-item]
+        route = min(scope["route_handler"].paths)
+        with self._tracer.start_as_current_span(
+            f"{method} {route}",
+            context=extract(carrier),
+            kind=SpanKind.SERVER,
+            attributes={"http.request.method": method, "http.route": route},
+        ) as span:
+
+            async def watched(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    span.set_attribute("http.response.status_code", message["status"])
+                    if message["status"] >= 500:
+                        span.set_status(Status(StatusCode.ERROR))
+                await send(message)
+
+            await next_app(scope, receive, watched)
+
+
+def statement_name(text: str) -> str:
+    """The name in the comment that a statement begins with, else its first word."""
+    named = re.match(r"\s*/\* (indexd:[a-z_.]+) \*/", text)
+    return named[1] if named else text.split(None, 1)[0] if text.strip() else ""
+
+
+def traced_cursor(tracer: "Tracer") -> type[AsyncCursor[TupleRow]]:
+    """A cursor that makes a span of each statement, also of those that Database sends by itself."""
+
+    def span(query: object) -> AbstractContextManager[object]:
+        text = query if isinstance(query, str) else type(query).__name__
+        return tracer.start_as_current_span(
+            f"SQL {statement_name(text)}",
+            attributes={"db.system.name": "postgresql", "db.query.text": text},
+        )
+
+    class TracedCursor(AsyncCursor[TupleRow]):
+        async def execute(self, query: Any, *arguments: Any, **named: Any) -> Self:
+            with span(query):
+                return await super().execute(query, *arguments, **named)
+
+        @asynccontextmanager
+        async def copy(self, statement: Any, *arguments: Any, **named: Any) -> AsyncIterator[Any]:
+            with span(statement):
+                async with super().copy(statement, *arguments, **named) as copy:
+                    yield copy
+
+        @staticmethod
+        async def one_trip(
+            session: Session,
+            settings: Sequence[str],
+            statement: str,
+            values: Mapping[str, Any],
+        ) -> list[TupleRow]:
+            with span(statement):
+                return await one_trip(session, settings, statement, values)
+
+    return TracedCursor
