@@ -287,9 +287,10 @@ def test_a_pooler_that_refuses_options_is_told_in_its_own_words(
 
 
 def test_commands_that_need_a_session_refuse_a_pooler_in_transaction_mode(
-    transaction_url: str,
+    transaction_url: str, tmp_path: Path
 ) -> None:
-    for words in (["index", "status"], ["db", "upgrade"], ["keys", "list"]):
+    backup = ["backup", str(tmp_path / "memory")]
+    for words in (["index", "status"], ["db", "upgrade"], ["keys", "list"], backup):
         outcome = CliRunner().invoke(commands, [*words, "--database-url", transaction_url])
         assert outcome.exit_code != 0
         assert isinstance(outcome.exception, (ConfigurationError, SystemExit))

@@ -10,10 +10,10 @@ from indexd.errors import InvalidField
 from indexd.settings import Settings
 
 MAX_VALUES = 1_000_000
-"""Values of all metas of a document, at all depths. To check so many takes half a second."""
+"""Values of all metas of a document, at all depths. To check so many takes 0.2 s."""
 
 MAX_SEGMENTS = 500_000
-"""Segments of all tags of a document. Each is a filter key, which takes PostgreSQL 3 µs to make."""
+"""Segments of all tags of a document. Each is a filter key, which takes PostgreSQL 4 to 9 µs."""
 
 
 def check_document(request: UpsertIn, settings: Settings) -> None:

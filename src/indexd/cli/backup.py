@@ -13,7 +13,7 @@ import click
 from indexd.cli.common import database_options, load, running_database
 from indexd.cli.programs import connecting, of_archives
 from indexd.db import pool
-from indexd.db.sessions import maintenance, maintenance_connection
+from indexd.db.sessions import maintenance, maintenance_connection, require_session
 from indexd.errors import ConfigurationError
 
 NEEDED = (" SCHEMA - indexd ", " TABLE DATA indexd alembic_version ")
@@ -36,6 +36,8 @@ def backup(file: Path, database_url: str | None, data_dir: str | None) -> None:
     begun = file.with_name(file.name + ".part")
     settings = load(database_url=database_url, data_dir=data_dir)
     with running_database(settings) as url:
+        # What pg_dump sets holds for its session, and is lost in a pooler that shares it.
+        require_session(url)
         pg_dump, environ = connecting("pg_dump", url, own_server=settings.database_url is None)
         begun.touch(mode=0o600)
         try:
