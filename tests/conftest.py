@@ -183,7 +183,13 @@ def own_sql(clone: psycopg.Connection[Any]) -> Sql:
 
 @pytest.fixture
 def settings(url: str) -> Settings:
-    return Settings(database_url=url, pool_size=8, pool_timeout_seconds=10, queue_length=2_000)
+    return Settings(
+        database_url=url,
+        pool_size=8,
+        pool_timeout_seconds=10,
+        queue_length=2_000,
+        caller_share=1,  # all clients of a test have one address
+    )
 
 
 @pytest.fixture
