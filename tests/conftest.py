@@ -183,6 +183,10 @@ def own_sql(clone: psycopg.Connection[Any]) -> Sql:
 
 @pytest.fixture
 def settings(url: str) -> Settings:
+    return _settings(url)
+
+
+def _settings(url: str) -> Settings:
     return Settings(
         database_url=url,
         pool_size=8,
@@ -212,10 +216,7 @@ def common_url(server: NoopExecutor) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 async def common_client(common_url: str) -> AsyncIterator[Client]:
-    settings = Settings(
-        database_url=common_url, pool_size=8, pool_timeout_seconds=10, queue_length=2_000
-    )
-    async with Client(create_app(settings)) as opened:
+    async with Client(create_app(_settings(common_url))) as opened:
         yield opened
 
 
