@@ -35,6 +35,8 @@ PREVIOUS_HEAD = "0014"
 
 SEARCH = {"namespace": "notes", "embedding": [1, 0], "k": 3}
 
+CLIENTS = 3
+
 NEXT = "0099"
 """The revision of a later release, in tests."""
 
@@ -70,7 +72,11 @@ async def test_a_newer_schema_that_does_not_admit_the_program_is_503_until_it_do
         "/index/search": SEARCH,
         "/index/upsert": document("a", [1, 0]),
         "/index/delete": {"doc_id": "a", "namespace": "notes"},
-        "/index/forget": {"filter": {"namespace": "notes"}, "reason": "x", "dry_run": True},
+        "/index/forget": {
+            "filter": {"namespace": "notes", "doc_id": "a"},
+            "reason": "x",
+            "confirm": True,
+        },
     }
     for route, body in requests.items():
         answer = await own_client.post(route, json=body)
@@ -117,8 +123,9 @@ async def test_a_statement_that_fails_on_a_schema_that_fits_stays_a_500(
 
 
 class Traffic:
-    """Searches, writes and forgets, one after the other and without a pause, against servers that
-    may come and go; counts the answers of each by status.
+    """Clients that search, write and forget without a pause, against servers that come and go.
+
+    Counts the answers of each server by status.
     """
 
     def __init__(self) -> None:
@@ -126,7 +133,8 @@ class Traffic:
         self.failed: list[str] = []
         self._servers: dict[str, str] = {}
         self._over = threading.Event()
-        self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        self._at_work = [threading.Lock() for _ in range(CLIENTS)]
 
     def send_to(self, name: str, url: str) -> None:
         self.answers.setdefault(name, Counter())
@@ -135,22 +143,29 @@ class Traffic:
     def leave(self, name: str) -> None:
         """Send it nothing more, and wait until nothing of it is under way."""
         del self._servers[name]
-        with self._lock:
-            pass
+        for lock in self._at_work:
+            with lock:
+                pass
 
-    def run(self) -> None:
+    def run(self, number: int) -> None:
         with httpx.Client(timeout=60) as client:
             turn = 0
             while not self._over.is_set():
                 turn += 1
-                with self._lock:
+                with self._at_work[number]:
                     for name, url in list(self._servers.items()):
-                        for route, body in _requests(f"{name}-{turn % 50}"):
-                            self._count(name, client.post(f"{url}{route}", json=body))
-                time.sleep(0.001)
+                        for route, body in _requests(f"{number}-{name}-{turn % 50}"):
+                            try:
+                                answer = client.post(f"{url}{route}", json=body)
+                            except httpx.HTTPError as error:
+                                self.failed.append(f"{name} {route} {error!r}")
+                            else:
+                                self._count(name, answer)
+                time.sleep(0.001)  # so that `leave` gets the lock
 
     def _count(self, name: str, answer: httpx.Response) -> None:
-        self.answers[name][answer.status_code] += 1
+        with self._counting:
+            self.answers[name][answer.status_code] += 1
         clean = answer.status_code == 503 and "retry-after" in answer.headers and _is_error(answer)
         if not (answer.status_code == 200 or clean):
             self.failed.append(f"{name} {answer.request.url.path} {answer.text}")
@@ -174,13 +189,15 @@ def _requests(doc_id: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 @contextmanager
 def traffic() -> Iterator[Traffic]:
     sending = Traffic()
-    thread = threading.Thread(target=sending.run)
-    thread.start()
+    threads = [threading.Thread(target=sending.run, args=[number]) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
     try:
         yield sending
     finally:
         sending.end()
-        thread.join(60)
+        for thread in threads:
+            thread.join(60)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 from psycopg.types.datetime import TimestamptzBinaryLoader, TimestamptzLoader
@@ -117,7 +117,7 @@ async def settle(session: Session, values: Mapping[str, str]) -> None:
             "a pooler drops client_encoding"
         )
     if await is_direct(session):
-        await session.execute(setting(wanted, local=False))
+        await AsyncCursor(session).execute(setting(wanted, local=False))
         return
     session.pins = setting(wanted, local=True)
     session.adapters.register_loader("timestamptz", _UtcLoader)
@@ -126,7 +126,8 @@ async def settle(session: Session, values: Mapping[str, str]) -> None:
 
 async def is_direct(connection: Connection) -> bool:
     """Whether no pooler is in between: one gives its clients process numbers of its own."""
-    cursor = await connection.execute(_ASK_PID)
+    # A plain cursor, whatever the connection's are: this is no statement of a request to trace.
+    cursor = await AsyncCursor(connection).execute(_ASK_PID)
     return await cursor.fetchone() == (connection.info.backend_pid,)
 
 
