@@ -310,7 +310,7 @@ def test_doctor_finds_an_installation_well(url: str) -> None:
     assert named == [
         *("program", "policies", "access", "embedder", "database", "extension", "schema"),
         "writes",
-        *("clock", "connections", "size", "indexes", "orphans"),
+        *("pooler", "clock", "connections", "size", "indexes", "orphans"),
     ]
     assert "failed" not in found.stdout
 
