@@ -27,7 +27,7 @@ from indexd.api.routes import (
 )
 from indexd.background import gauges, index_keeper
 from indexd.background.exposure_buffer import Exposures
-from indexd.background.key_cache import Keyring
+from indexd.background.key_cache import KeyCache
 from indexd.context import Service
 from indexd.context import now as clock
 from indexd.db.pool import Database, admission_of
@@ -82,7 +82,7 @@ def create_app(
         embedder=embedder,
         large_work=work,
     )
-    keyring = Keyring(maintenance_url, database) if settings.authenticates else None
+    key_cache = KeyCache(maintenance_url, database) if settings.authenticates else None
     wanted = policy.load(settings.policies_path) if loads_policies else None
 
     @asynccontextmanager
@@ -92,7 +92,7 @@ def create_app(
             beside(
                 partial(index_keeper.keep, maintenance_url, settings, metrics.index_builds.inc, now)
             ),
-            beside(keyring.follow) if keyring else nullcontext(),
+            beside(key_cache.follow) if key_cache else nullcontext(),
             embedder or nullcontext(),
             beside(partial(gauges.beat, service)),
             beside(partial(gauges.watch_over, service)),
@@ -136,7 +136,7 @@ def create_app(
             "service": Provide(lambda: service, sync_to_thread=False),
             "access": Provide(auth.access_of, sync_to_thread=False),
         },
-        guards=[auth.guard(settings, keyring, metrics)],
+        guards=[auth.guard(settings, key_cache, metrics)],
         before_request=arrival(settings, work),
         exception_handlers={Exception: problems.answer},
         lifespan=[lifespan],

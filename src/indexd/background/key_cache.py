@@ -28,7 +28,7 @@ LOOK_SECONDS = 1.0
 BELIEVED_SECONDS = 2.0
 
 
-class Keyring:
+class KeyCache:
     """Knows the keys while `follow` goes on."""
 
     def __init__(self, url: str, database: Database) -> None:
