@@ -26,7 +26,7 @@ from indexd.api.routes import (
     stats,
 )
 from indexd.background import gauges, index_keeper
-from indexd.background.exposure_buffer import Exposures
+from indexd.background.exposure_buffer import ExposureBuffer
 from indexd.background.key_cache import KeyCache
 from indexd.context import Service
 from indexd.context import now as clock
@@ -68,7 +68,7 @@ def create_app(
     database = Database(url, settings, admission, cursor)
     budget = Budget(settings.budget_ms / 1000, degrade=settings.budget_degrade == "on")
     embedder = embedders.of(settings, metrics)
-    exposures = Exposures(metrics, settings.relevance_limit)
+    exposures = ExposureBuffer(metrics, settings.relevance_limit)
     work = LargeWork()
     service = Service(
         settings=settings,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from indexd.background.exposure_buffer import Exposures
+from indexd.background.exposure_buffer import ExposureBuffer
 from indexd.db.pool import Database
 from indexd.embedders import Embedder
 from indexd.load.large_work import LargeWork
@@ -31,7 +31,7 @@ class Service(msgspec.Struct, frozen=True):
     full_tuning: Tuning
     memory: NamespaceMemory
     budget: Budget
-    exposures: Exposures
+    exposures: ExposureBuffer
     now: Callable[[], datetime] = now
     embedder: Embedder | None = None
     large_work: LargeWork = msgspec.field(default_factory=LargeWork)

@@ -24,7 +24,7 @@ from indexd.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 
-class Exposures:
+class ExposureBuffer:
     """Exposures not written yet, at most `limit` documents; what does not fit is counted."""
 
     def __init__(self, metrics: Metrics, limit: int) -> None:
