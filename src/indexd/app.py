@@ -37,7 +37,7 @@ from indexd.load.latency_budget import Budget
 from indexd.settings import Settings
 from indexd.store import policies
 from indexd.store.search import NamespaceMemory, Tuning
-from indexd.supervised import beside
+from indexd.supervised import run_in_background
 from indexd.telemetry import logs, tracing
 from indexd.telemetry.metrics import Metrics
 
@@ -89,14 +89,14 @@ def create_app(
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
             database,
-            beside(
+            run_in_background(
                 partial(index_keeper.keep, maintenance_url, settings, metrics.index_builds.inc, now)
             ),
-            beside(key_cache.follow) if key_cache else nullcontext(),
+            run_in_background(key_cache.follow) if key_cache else nullcontext(),
             embedder or nullcontext(),
-            beside(partial(gauges.beat, service)),
-            beside(partial(gauges.watch_over, service)),
-            beside(partial(gauges.follow_schema, database)),
+            run_in_background(partial(gauges.beat, service)),
+            run_in_background(partial(gauges.watch_over, service)),
+            run_in_background(partial(gauges.follow_schema, database)),
         ):
             if wanted is not None:
                 try:

@@ -12,7 +12,7 @@ AGAIN_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def beside(work: Callable[[], Coroutine[None, None, None]]) -> AsyncIterator[None]:
+async def run_in_background(work: Callable[[], Coroutine[None, None, None]]) -> AsyncIterator[None]:
     """Have `work` done as long as this lasts; it is cut off at the end.
 
     Where it fails, which it should not, the log says so and it begins anew.

@@ -18,7 +18,7 @@ from indexd.store import policies
 from indexd.store.forgetting import relevance
 from indexd.store.forgetting.relevance import PRIOR, Exposure
 from indexd.store.search.hits import Hit
-from indexd.supervised import beside
+from indexd.supervised import run_in_background
 from indexd.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -81,7 +81,7 @@ class ExposureBuffer:
                 await self.flush(database, now())
 
         try:
-            async with beside(repeat):
+            async with run_in_background(repeat):
                 yield
         finally:
             await self.flush(database, now())

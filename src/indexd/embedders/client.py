@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from indexd.embedders.breaker import Breaker
 from indexd.embedders.protocol import Failure, Provider
 from indexd.errors import EmbedderRefused, EmbedderUnavailable
-from indexd.supervised import beside
+from indexd.supervised import run_in_background
 from indexd.telemetry.metrics import Metrics
 from indexd.vectors import Embedding, Model, normalised
 
@@ -73,7 +73,7 @@ class Embedder:
 
     async def __aenter__(self) -> Self:
         self._open.push_async_callback(self._provider.close)
-        await self._open.enter_async_context(beside(self._keep_watch))
+        await self._open.enter_async_context(run_in_background(self._keep_watch))
         return self
 
     async def __aexit__(self, *_: object) -> None:
