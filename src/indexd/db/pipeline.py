@@ -21,7 +21,7 @@ MOST_PREPARED = 100
 """Statements per connection: each takes some 100 kB of the server's memory."""
 
 
-async def one_trip(
+async def read_in_one_round_trip(
     session: Session, settings: Sequence[str], statement: str, values: Mapping[str, Any]
 ) -> list[TupleRow]:
     """The rows of a statement with %(name)s parameters, under settings of its own transaction.
@@ -33,7 +33,7 @@ async def one_trip(
     prepares = (False,) if session.pins else (True, True, False)
     for prepare in prepares:
         adapter: abc.Transformer = Transformer(session)
-        trip = _Trip(session, adapter, statement, values, prepare=prepare)
+        trip = _RoundTrip(session, adapter, statement, values, prepare=prepare)
         try:
             results = await trip.exchange(settings)
             _raise_error(results)
@@ -54,7 +54,7 @@ async def one_trip(
     raise AssertionError("unreachable: the last trip names no statement")
 
 
-class _Trip:
+class _RoundTrip:
     def __init__(
         self,
         session: Session,

@@ -18,7 +18,7 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from indexd.db import migrate, sessions
-from indexd.db.pipeline import one_trip
+from indexd.db.pipeline import read_in_one_round_trip
 from indexd.db.refusals import Refusals
 from indexd.db.sessions import Session, maintenance
 from indexd.errors import (
@@ -88,7 +88,9 @@ class Database:
         self.admission = admission or admission_of(settings)
         self.unfit: str | None = None
         # No cursor is made for it, but a kind of cursor that watches statements watches this too.
-        self._one_trip = getattr(cursor, "one_trip", one_trip)
+        self._read_in_one_round_trip = getattr(
+            cursor, "read_in_one_round_trip", read_in_one_round_trip
+        )
         self.refusals = Refusals()
         self._renewed_at = -RENEWED_SECONDS
         self.pool: AsyncConnectionPool[Session] = AsyncConnectionPool(
@@ -133,7 +135,9 @@ class Database:
         """The rows of one statement under settings of its own, in one round trip."""
 
         async def transaction(session: Session) -> list[TupleRow]:
-            rows: list[TupleRow] = await self._one_trip(session, settings, statement, values)
+            rows: list[TupleRow] = await self._read_in_one_round_trip(
+                session, settings, statement, values
+            )
             return rows
 
         return await self._read(transaction)

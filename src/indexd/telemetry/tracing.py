@@ -15,7 +15,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
-from indexd.db.pipeline import one_trip
+from indexd.db.pipeline import read_in_one_round_trip
 from indexd.db.sessions import Session
 from indexd.errors import ConfigurationError
 
@@ -108,13 +108,13 @@ def traced_cursor(tracer: "Tracer") -> type[AsyncCursor[TupleRow]]:
                     yield copy
 
         @staticmethod
-        async def one_trip(
+        async def read_in_one_round_trip(
             session: Session,
             settings: Sequence[str],
             statement: str,
             values: Mapping[str, Any],
         ) -> list[TupleRow]:
             with span(statement):
-                return await one_trip(session, settings, statement, values)
+                return await read_in_one_round_trip(session, settings, statement, values)
 
     return TracedCursor
