@@ -91,15 +91,15 @@ def _access(key: Key) -> Access:
     return Access(key.name, key.scope, limits)
 
 
-async def spread(connection: Connection, *, wait_seconds: float) -> int | None:
+async def wait_until_reloaded(connection: Connection, *, wait_seconds: float) -> int | None:
     """Wait until all servers have read the keys as they are: how many; None if some did not.
 
     The connection is outside of any transaction.
     """
-    since = await keys.call(connection)
+    since = await keys.notify_reload(connection)
     deadline = time.monotonic() + wait_seconds
     while True:
-        following, behind = await keys.unaware(connection, since)
+        following, behind = await keys.stale_servers(connection, since)
         if not behind:
             return following
         if time.monotonic() > deadline:

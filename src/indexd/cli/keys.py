@@ -14,7 +14,7 @@ from indexd.errors import ConfigurationError, NotFound
 from indexd.names import namespace_of
 from indexd.store import keys as store
 
-SPREAD_SECONDS = 5.0
+RELOAD_SECONDS = 5.0
 """How long a command waits for the servers to know of a change."""
 
 _DAYS = re.compile(r"([1-9][0-9]{0,4})d")
@@ -97,7 +97,7 @@ def revoke(name_or_prefix: str, database_url: str | None, data_dir: str | None) 
             revoked = await store.revoke(connection, name_or_prefix, at=now())
         if not revoked:
             raise NotFound(f"there is no valid key {name_or_prefix!r}")
-        servers = await key_cache.spread(connection, wait_seconds=SPREAD_SECONDS)
+        servers = await key_cache.wait_until_reloaded(connection, wait_seconds=RELOAD_SECONDS)
         for key in revoked:
             say(f"revoked {key.prefix} {key.name}")
         if servers is None:
