@@ -94,8 +94,8 @@ def create_app(
             ),
             run_in_background(key_cache.follow) if key_cache else nullcontext(),
             embedder or nullcontext(),
-            run_in_background(partial(gauges.beat, service)),
-            run_in_background(partial(gauges.watch_over, service)),
+            run_in_background(partial(gauges.sample_every_second, service)),
+            run_in_background(partial(gauges.sample_database_regularly, service)),
             run_in_background(partial(gauges.follow_schema, database)),
         ):
             if wanted is not None:

@@ -34,13 +34,13 @@ REFUSALS = [
 ]
 
 
-async def beat(service: Service) -> None:
+async def sample_every_second(service: Service) -> None:
     while True:
-        look(service)
+        sample_process(service)
         await asyncio.sleep(SECONDS)
 
 
-def look(service: Service) -> None:
+def sample_process(service: Service) -> None:
     budget, metrics, database = service.budget, service.metrics, service.database
     before = budget.times_exceeded
     budget.judge()
@@ -62,15 +62,15 @@ def look(service: Service) -> None:
         metrics.writes_refused.labels(reason).set(refusal is not None and refusal.code == reason)
 
 
-async def watch_over(service: Service) -> None:
+async def sample_database_regularly(service: Service) -> None:
     """Without the database, what was seen last stays; /readyz and other metrics tell."""
     while True:
         with suppress(Unavailable, psycopg.Error):
-            await look_inside(service)
+            await sample_database(service)
         await asyncio.sleep(WATCH_SECONDS)
 
 
-async def look_inside(service: Service) -> None:
+async def sample_database(service: Service) -> None:
     metrics, settings = service.metrics, service.settings
 
     async def ask(
