@@ -18,7 +18,7 @@ from litestar.types import Guard
 from indexd.access import ANYONE, OPEN, SCOPES, Access, Others
 from indexd.background.key_cache import KeyCache
 from indexd.errors import IndexdError, RateLimited, ScopeMissing, Unauthorized
-from indexd.load.rate_limit import Rate
+from indexd.load.rate_limit import RateLimit
 from indexd.settings import Settings
 from indexd.store import keys
 from indexd.telemetry.metrics import Metrics
@@ -46,8 +46,8 @@ def access_of(request: Request[Any, Any, Any]) -> Access:
 
 def guard(settings: Settings, key_cache: KeyCache | None, metrics: Metrics) -> Guard:
     """Without a key cache, authentication is off and everyone is an admin."""
-    failures = Rate(settings.auth_failures_per_minute)
-    rate = Rate(settings.rate_limit) if settings.rate_limit else None
+    failures = RateLimit(settings.auth_failures_per_minute)
+    rate = RateLimit(settings.rate_limit) if settings.rate_limit else None
 
     async def identified(connection: ASGIConnection[Any, Any, Any, Any], cache: KeyCache) -> Access:
         kind, _, secret = connection.headers.get("authorization", "").partition(" ")
@@ -58,7 +58,7 @@ def guard(settings: Settings, key_cache: KeyCache | None, metrics: Metrics) -> G
         found = cache.remembered(secret)
         if found is None:
             # Only those that memory has not: a flood of guesses keeps no valid key out.
-            if left := failures.wait(address):
+            if left := failures.seconds_until_allowed(address):
                 metrics.auth_failures.labels("limited").inc()
                 structlog.contextvars.bind_contextvars(refused="limited")
                 raise RateLimited("too many wrong keys; try again later", retry_after_seconds=left)
@@ -96,7 +96,7 @@ def guard(settings: Settings, key_cache: KeyCache | None, metrics: Metrics) -> G
         connection.scope["auth"] = access
         if needed == OPEN or handler.opt.get("urgent"):
             return
-        if rate is not None and (left := rate.take(access.name)):
+        if rate is not None and (left := rate.try_acquire(access.name)):
             metrics.rejected.labels("rate_limit").inc()
             raise RateLimited(
                 f"at most {settings.rate_limit} requests per minute; try again later",

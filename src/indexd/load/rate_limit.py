@@ -10,7 +10,7 @@ KEPT = 10_000
 """Callers remembered; those that have been quiet for a minute are forgotten first."""
 
 
-class Rate:
+class RateLimit:
     """The generic cell rate algorithm (ITU-T I.371): one number per caller."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -18,7 +18,7 @@ class Rate:
         self._clock = clock
         self._due: dict[str, float] = {}
 
-    def wait(self, caller: str) -> float:
+    def seconds_until_allowed(self, caller: str) -> float:
         """Seconds until the caller may come again; 0 if now."""
         due = self._due.get(caller, 0.0)
         return max(0.0, due + self._interval - WINDOW - self._clock())
@@ -31,9 +31,9 @@ class Rate:
                 self._due.clear()
         self._due[caller] = max(self._due.get(caller, 0.0), now) + self._interval
 
-    def take(self, caller: str) -> float:
-        """As `wait`, and counted where it is 0."""
-        left = self.wait(caller)
+    def try_acquire(self, caller: str) -> float:
+        """As `seconds_until_allowed`, and counted where it is 0."""
+        left = self.seconds_until_allowed(caller)
         if left == 0.0:
             self.count(caller)
         return left
