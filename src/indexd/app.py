@@ -33,7 +33,7 @@ from indexd.context import now as clock
 from indexd.db.pool import Database, admission_of
 from indexd.errors import ConfigurationError, DatabaseUnavailable
 from indexd.load.large_work import LargeWork
-from indexd.load.latency_budget import Budget
+from indexd.load.latency_budget import LatencyBudget
 from indexd.settings import Settings
 from indexd.store import policies
 from indexd.store.search import NamespaceMemory, Tuning
@@ -66,7 +66,7 @@ def create_app(
     spans = tracing.tracer() if settings.tracing == "on" else None
     cursor = tracing.traced_cursor(spans[0]) if spans else AsyncCursor
     database = Database(url, settings, admission, cursor)
-    budget = Budget(settings.budget_ms / 1000, degrade=settings.budget_degrade == "on")
+    budget = LatencyBudget(settings.budget_ms / 1000, degrade=settings.budget_degrade == "on")
     embedder = embedders.of(settings, metrics)
     exposures = ExposureBuffer(metrics, settings.relevance_limit)
     work = LargeWork()

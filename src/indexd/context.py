@@ -9,7 +9,7 @@ from indexd.background.exposure_buffer import ExposureBuffer
 from indexd.db.pool import Database
 from indexd.embedders import Embedder
 from indexd.load.large_work import LargeWork
-from indexd.load.latency_budget import Budget
+from indexd.load.latency_budget import LatencyBudget
 from indexd.settings import Settings
 from indexd.store.search import NamespaceMemory, Tuning
 from indexd.telemetry.metrics import Metrics
@@ -30,7 +30,7 @@ class Service(msgspec.Struct, frozen=True):
     metrics: Metrics
     full_tuning: Tuning
     memory: NamespaceMemory
-    budget: Budget
+    budget: LatencyBudget
     exposures: ExposureBuffer
     now: Callable[[], datetime] = now
     embedder: Embedder | None = None

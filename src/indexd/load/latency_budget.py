@@ -49,7 +49,7 @@ LADDER = (
 )
 
 
-class Budget:
+class LatencyBudget:
     """`observe` each search, `judge` about every second."""
 
     def __init__(
