@@ -55,21 +55,21 @@ async def embedded_each(
     to the embedder together.
     """
     outcomes: list[Document | IndexdError] = list(documents)
-    awaiting = [place for place, document in enumerate(documents) if _awaited(document)]
-    if not awaiting:
+    pending = [place for place, document in enumerate(documents) if _pending_texts(document)]
+    if not pending:
         return outcomes
     embedder = service.embedder
     if embedder is None:
-        for place in awaiting:
+        for place in pending:
             outcomes[place] = _no_embedder(documents[place])
         return outcomes
     try:
         contact = await embedder.contact()
     except EmbedderUnavailable as error:
-        for place in awaiting:
+        for place in pending:
             outcomes[place] = error
         return outcomes
-    wanted = [documents[place] for place in awaiting]
+    wanted = [documents[place] for place in pending]
     bindings, known = await service.database.read(
         lambda connection: _look_up(connection, wanted, contact.model)
     )
@@ -77,11 +77,11 @@ async def embedded_each(
         sum(
             (document.namespace, text) in known
             for document in wanted
-            for text in _awaited(document)
+            for text in _pending_texts(document)
         )
     )
     fitting = []
-    for place in awaiting:
+    for place in pending:
         document = documents[place]
         try:
             _check_document(document, bindings.get(document.namespace), contact)
@@ -97,12 +97,12 @@ async def embedded_each(
     return outcomes
 
 
-def _awaited(document: Document) -> list[str]:
-    return [chunk.text for chunk in document.chunks if chunk.is_awaited]
+def _pending_texts(document: Document) -> list[str]:
+    return [chunk.text for chunk in document.chunks if chunk.is_pending]
 
 
 def _no_embedder(document: Document) -> InvalidEmbedding:
-    chunk_id = next(chunk.chunk_id for chunk in document.chunks if chunk.is_awaited)
+    chunk_id = next(chunk.chunk_id for chunk in document.chunks if chunk.is_pending)
     return InvalidEmbedding(
         f"chunk {chunk_id!r} has no embedding and no embedder is configured; "
         "send it as meta.embedding"
@@ -124,7 +124,7 @@ async def _look_up(
                 connection,
                 namespace,
                 [document.doc_id for document in members],
-                list({text for document in members for text in _awaited(document)}),
+                list({text for document in members for text in _pending_texts(document)}),
             )
             known |= {(namespace, text): vector for text, vector in found.items()}
     return bindings, known
@@ -132,7 +132,7 @@ async def _look_up(
 
 def _check_document(document: Document, binding: Binding | None, contact: Contact) -> None:
     """Refuse before anything is embedded what could not be stored afterwards."""
-    where = f"chunk {next(c.chunk_id for c in document.chunks if c.is_awaited)!r}"
+    where = f"chunk {next(c.chunk_id for c in document.chunks if c.is_pending)!r}"
     if not contact.model.agrees_with(document.model):
         raise ModelMismatch(
             f"embedding_model is {document.model}, but the embedder, which has to embed {where}, "
@@ -153,7 +153,7 @@ async def _filled(
         dict.fromkeys(
             text
             for document in documents
-            for text in _awaited(document)
+            for text in _pending_texts(document)
             if (document.namespace, text) not in known
         )
     )
@@ -186,7 +186,7 @@ def _with_vectors(
 ) -> Document | IndexdError:
     chunks = []
     for chunk in document.chunks:
-        if chunk.is_awaited:
+        if chunk.is_pending:
             vector = known.get((document.namespace, chunk.text), fresh.get(chunk.text))
             if vector is None:
                 return failed or EmbedderUnavailable()

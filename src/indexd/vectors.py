@@ -37,7 +37,7 @@ class Model(msgspec.Struct, frozen=True):
         )
 
 
-AWAITED: Embedding = np.empty(0, dtype=np.float32)
+PENDING_EMBEDDING: Embedding = np.empty(0, dtype=np.float32)
 """Stands for a vector that the embedder has yet to make: no other has dimension 0."""
 
 ALLOWED = f"expected an array of 1 to {MAX_DIMENSION:,} finite numbers, not all zero"
