@@ -190,7 +190,7 @@ def _with_vectors(
             vector = known.get((document.namespace, chunk.text), fresh.get(chunk.text))
             if vector is None:
                 return failed or EmbedderUnavailable()
-            chunk = msgspec.structs.replace(chunk, embedding=vector, made=True)
+            chunk = msgspec.structs.replace(chunk, embedding=vector, embedded_here=True)
         chunks.append(chunk)
     try:
         check_siblings(tuple(chunks))

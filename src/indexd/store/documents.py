@@ -32,7 +32,7 @@ class SourceRef(msgspec.Struct, frozen=True):
 class Chunk(msgspec.Struct, frozen=True):
     """One embedded piece of a document; `meta` is without the embedding.
 
-    `embedding` is PENDING_EMBEDDING until the embedder made it, which `made` then says.
+    `embedding` is PENDING_EMBEDDING until the embedder made it, which `embedded_here` then says.
     """
 
     chunk_id: str
@@ -41,7 +41,7 @@ class Chunk(msgspec.Struct, frozen=True):
     tags: tuple[str, ...]
     source_path: str | None
     embedding: Embedding
-    made: bool = False
+    embedded_here: bool = False
 
     @property
     def is_pending(self) -> bool:
@@ -85,7 +85,7 @@ class Document(msgspec.Struct, frozen=True):
             )
         )
         for chunk in self.chunks:
-            digest.update(b"made" if chunk.made else chunk.embedding.tobytes())
+            digest.update(b"made" if chunk.embedded_here else chunk.embedding.tobytes())
         return digest.digest()
 
 
