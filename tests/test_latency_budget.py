@@ -10,7 +10,7 @@ import psycopg
 from structlog.testing import capture_logs
 
 from indexd.app import create_app
-from indexd.background.gauges import look
+from indexd.background.gauges import sample_process
 from indexd.load.latency_budget import CALM, FEWEST, LADDER, STEP, WINDOW, LatencyBudget
 from indexd.settings import Settings
 from tests.conftest import Client, document, service_of
@@ -117,7 +117,7 @@ async def test_a_degraded_answer_says_so_and_has_as_many_results(
             answer = (await client.post("/index/search", json=search)).json()
             assert "index" in answer["degraded"]
             assert len(answer["results"]) == 100
-        look(service)
+        sample_process(service)
         assert "rung 3" in (await client.get("/readyz")).text
         text = (await client.get("/metrics")).text
         assert "index_degraded_answers_total 3.0" in text
