@@ -10,11 +10,12 @@ from pathlib import Path
 
 import click
 
-from indexd.cli.common import database_options, load, running_database
+from indexd.cli.common import running_database, with_settings
 from indexd.cli.programs import connecting, of_archives
 from indexd.db import pool
 from indexd.db.sessions import maintenance, maintenance_connection
 from indexd.errors import ConfigurationError
+from indexd.settings import Settings
 
 NEEDED = (" SCHEMA - indexd ", " TABLE DATA indexd alembic_version ")
 """Entries of the archive without which it is no backup of a memory."""
@@ -28,13 +29,12 @@ NEW_IN_17 = b"SET transaction_timeout "
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@database_options
-def backup(file: Path, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def backup(settings: Settings, file: Path) -> None:
     """Write documents, policies, keys (hashed) and the audit to FILE, while the service runs."""
     if file.exists():
         raise ConfigurationError(f"{file} is there already")
     begun = file.with_name(file.name + ".part")
-    settings = load(database_url=database_url, data_dir=data_dir)
     with running_database(settings) as url:
         pg_dump, environ = connecting("pg_dump", url, own_server=settings.database_url is None)
         begun.touch(mode=0o600)
@@ -49,13 +49,12 @@ def backup(file: Path, database_url: str | None, data_dir: str | None) -> None:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--replace", is_flag=True, help="Drop what the database holds now.")
-@database_options
-def restore(file: Path, replace: bool, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def restore(settings: Settings, file: Path, replace: bool) -> None:
     """Put what FILE holds into a database, whole or not at all.
 
     HNSW indexes are not restored: a running server builds them, and searches scan until then.
     """
-    settings = load(database_url=database_url, data_dir=data_dir)
     with running_database(settings) as url, tempfile.TemporaryDirectory() as folder:
         contents = _run([of_archives(), "--list", str(file)]).splitlines(keepends=True)
         if not all(any(entry in line for line in contents) for entry in NEEDED):

@@ -1,11 +1,12 @@
 """What several commands share: their options, and how they get at the database."""
 
 import asyncio
+import functools
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -17,21 +18,27 @@ from indexd.errors import ConfigurationError
 from indexd.settings import Settings
 from indexd.telemetry import logs
 
-F = TypeVar("F", bound=Callable[..., Any])
 
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options --database-url and --data-dir to a command, and pass it the settings.
 
-def database_options(function: F) -> F:
-    """--database-url and --data-dir, which say where the memory is."""
-    function = click.option("--data-dir", help="Where the server's own PostgreSQL keeps its data.")(
-        function
-    )
-    return click.option("--database-url", help="Use this PostgreSQL instead of the server's own.")(
-        function
-    )
+    The command takes the settings as its first argument. This decorator stands directly above the
+    function, below those of the command's own options.
+    """
+
+    @click.option("--database-url", help="Use this PostgreSQL instead of the server's own.")
+    @click.option("--data-dir", help="Where the server's own PostgreSQL keeps its data.")
+    @functools.wraps(command)
+    def with_options(
+        *arguments: Any, database_url: str | None, data_dir: str | None, **named: Any
+    ) -> None:
+        command(load(database_url=database_url, data_dir=data_dir), *arguments, **named)
+
+    return with_options
 
 
 def load(**overrides: Any) -> Settings:
-    """The settings. What is logged does not mix with what a command prints, such as a key."""
+    """Read the settings. The log goes to standard error, apart from what the command prints."""
     loaded = settings.load(os.environ, overrides)
     logs.configure(loaded, sys.stderr)
     return loaded

@@ -14,7 +14,7 @@ import psycopg
 
 from indexd import __version__, embedders, policy
 from indexd.background import index_keeper, key_cache
-from indexd.cli.common import database_options, load, running_database, say
+from indexd.cli.common import running_database, say, with_settings
 from indexd.context import now
 from indexd.db import pool
 from indexd.db.pool import Check, Connection
@@ -41,13 +41,12 @@ BESIDE_THE_POOL = 4
     is_flag=True,
     help="Delete rows without a document or an event, and count namespaces anew.",
 )
-@database_options
-def doctor(database_url: str | None, data_dir: str | None, mend: bool) -> None:
+@with_settings
+def doctor(settings: Settings, mend: bool) -> None:
     """Check versions, settings, embedder, database, clock, indexes, orphaned rows, disk.
 
     Exit 1 if one is ill. Nothing is changed, unless with --mend.
     """
-    settings = load(database_url=database_url, data_dir=data_dir)
     well = True
     for check in _look(settings, mend=mend):
         say(str(check))

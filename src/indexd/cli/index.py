@@ -5,7 +5,7 @@ import functools
 import click
 
 from indexd.background import index_keeper
-from indexd.cli.common import database_options, load, on_connection, say
+from indexd.cli.common import on_connection, say, with_settings
 from indexd.db.pool import Connection
 from indexd.errors import ConfigurationError, NotFound
 from indexd.settings import Settings
@@ -18,10 +18,9 @@ def index() -> None:
 
 
 @index.command()
-@database_options
-def status(database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def status(settings: Settings) -> None:
     """List the namespaces: chunks, dimension, and what a search uses."""
-    settings = load(database_url=database_url, data_dir=data_dir)
 
     async def look(connection: Connection) -> None:
         namespaces = await indexes.look(connection)
@@ -41,14 +40,13 @@ def status(database_url: str | None, data_dir: str | None) -> None:
 
 @index.command()
 @click.argument("namespace", required=False)
-@database_options
-def build(namespace: str | None, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def build(settings: Settings, namespace: str | None) -> None:
     """Build the index of NAMESPACE now, and keep it whatever its size.
 
     Without NAMESPACE, do once what a server's keeper does, by the same settings: for servers whose
     role may not build indexes.
     """
-    settings = load(database_url=database_url, data_dir=data_dir)
     if namespace is None:
         on_connection(settings, functools.partial(_keep, settings=settings))
     else:
@@ -57,18 +55,18 @@ def build(namespace: str | None, database_url: str | None, data_dir: str | None)
 
 @index.command()
 @click.argument("namespace")
-@database_options
-def drop(namespace: str, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def drop(settings: Settings, namespace: str) -> None:
     """Drop the index of NAMESPACE, and build none again: searches scan it exactly."""
-    _decide(namespace, "never", load(database_url=database_url, data_dir=data_dir))
+    _decide(namespace, "never", settings)
 
 
 @index.command()
 @click.argument("namespace")
-@database_options
-def auto(namespace: str, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def auto(settings: Settings, namespace: str) -> None:
     """Leave the index of NAMESPACE to the running server's keeper, which goes by its size."""
-    _decide(namespace, "auto", load(database_url=database_url, data_dir=data_dir))
+    _decide(namespace, "auto", settings)
 
 
 def _decide(namespace: str, mode: indexes.Mode, settings: Settings) -> None:

@@ -7,11 +7,12 @@ import click
 
 from indexd.access import SCOPES, Scope
 from indexd.background import key_cache
-from indexd.cli.common import database_options, load, on_connection, say
+from indexd.cli.common import on_connection, say, with_settings
 from indexd.context import now
 from indexd.db.pool import Connection
 from indexd.errors import ConfigurationError, NotFound
 from indexd.names import namespace_of
+from indexd.settings import Settings
 from indexd.store import keys as store
 
 RELOAD_SECONDS = 5.0
@@ -30,14 +31,9 @@ def keys() -> None:
 @click.option("--scope", type=click.Choice(SCOPES), default="read", show_default=True)
 @click.option("--namespace", "namespaces", multiple=True, help="Limit it to this; may be repeated.")
 @click.option("--expires", help="Days from now such as 90d, or a time such as 2027-01-01T00:00Z.")
-@database_options
+@with_settings
 def create(
-    name: str,
-    scope: Scope,
-    namespaces: tuple[str, ...],
-    expires: str | None,
-    database_url: str | None,
-    data_dir: str | None,
+    settings: Settings, name: str, scope: Scope, namespaces: tuple[str, ...], expires: str | None
 ) -> None:
     """Make a key called NAME and print it, this once; the database keeps only its hash."""
     if not (name.strip() and name.isprintable() and len(name) <= 128):
@@ -67,12 +63,12 @@ def create(
         click.echo(secret)
         click.echo("Shown this once: keep it where secrets are kept.", err=True)
 
-    on_connection(load(database_url=database_url, data_dir=data_dir), make)
+    on_connection(settings, make)
 
 
 @keys.command("list")
-@database_options
-def list_(database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def list_(settings: Settings) -> None:
     """List all keys there ever were, without the secret part."""
 
     async def look(connection: Connection) -> None:
@@ -83,13 +79,13 @@ def list_(database_url: str | None, data_dir: str | None) -> None:
             limits = "all" if key.namespaces is None else ",".join(key.namespaces)
             say(f"{key.prefix:12} {key.state(at):8} {key.scope:6} {ends:20} {limits:20} {key.name}")
 
-    on_connection(load(database_url=database_url, data_dir=data_dir), look)
+    on_connection(settings, look)
 
 
 @keys.command()
 @click.argument("name_or_prefix")
-@database_options
-def revoke(name_or_prefix: str, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def revoke(settings: Settings, name_or_prefix: str) -> None:
     """Revoke the key of this name or prefix; returns when every server refuses it."""
 
     async def end(connection: Connection) -> None:
@@ -107,7 +103,7 @@ def revoke(name_or_prefix: str, database_url: str | None, data_dir: str | None) 
             )
         click.echo(f"known to all servers there are: {servers}")
 
-    on_connection(load(database_url=database_url, data_dir=data_dir), end)
+    on_connection(settings, end)
 
 
 def expiry(text: str, at: datetime) -> datetime:

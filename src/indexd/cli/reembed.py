@@ -7,7 +7,7 @@ import click
 
 from indexd import embedders
 from indexd import reembed as work
-from indexd.cli.common import database_options, load, running_database, say
+from indexd.cli.common import running_database, say, with_settings
 from indexd.db.sessions import maintenance
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings
@@ -20,15 +20,14 @@ LINE_SECONDS = 5.0
 @click.command()
 @click.argument("namespace")
 @click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
-@database_options
-def reembed(namespace: str, dry_run: bool, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def reembed(settings: Settings, namespace: str, dry_run: bool) -> None:
     """Embed all texts of NAMESPACE anew, with the embedder of the settings.
 
     The namespace can be searched and written to all the while; its vectors change at once, at the
     end. A run that is cut off is taken up by the next. Give the server the new embedder then:
     until it has it, texts are refused there.
     """
-    settings = load(database_url=database_url, data_dir=data_dir)
     with running_database(settings) as url:
         asyncio.run(_run(url, settings, namespace, dry_run=dry_run))
 

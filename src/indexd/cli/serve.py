@@ -23,7 +23,7 @@ from uvicorn.supervisors import Multiprocess
 from indexd import policy
 from indexd.app import create_app
 from indexd.background import key_cache
-from indexd.cli.common import database_options, load, running_database
+from indexd.cli.common import running_database, with_settings
 from indexd.context import now
 from indexd.db import migrate, pool
 from indexd.db.pool import Database
@@ -60,17 +60,13 @@ class Workers(Multiprocess):
 @click.option("--port", type=int, help="Port to listen on.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that share the port.")
 @click.option("--insecure", is_flag=True, help="Serve without keys on an address others can reach.")
-@database_options
+@with_settings
 def serve(
-    host: str | None,
-    port: int | None,
-    workers: int | None,
-    insecure: bool,
-    database_url: str | None,
-    data_dir: str | None,
+    settings: Settings, host: str | None, port: int | None, workers: int | None, insecure: bool
 ) -> None:
     """Serve the HTTP API until SIGTERM."""
-    settings = load(database_url=database_url, data_dir=data_dir, workers=workers)
+    if workers is not None:
+        settings = msgspec.structs.replace(settings, workers=workers)
     default_host, default_port = settings.host_and_port
     host, port = host or default_host, default_port if port is None else port
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
