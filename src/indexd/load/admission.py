@@ -44,9 +44,9 @@ PROBATION = 3.0
 
 RETRY = 30.0
 RETRY_AT_MOST = 480.0
-"""Seconds of overload after which the long queue is allowed again, and their upper bound.
-It doubles whenever the queue overflows again. Only a retry can find out whether the remaining
-clients are a closed group that fits into the queue."""
+"""Seconds of overload after which the long queue is allowed again, and the upper bound of these
+seconds. They double whenever the queue overflows again. Only a retry can find out whether the
+remaining clients are a closed group that fits into the queue."""
 
 LONG = 0.25
 """Seconds: requests that work longer than this do not count against the reduced number of permits,
