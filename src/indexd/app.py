@@ -1,4 +1,4 @@
-"""The application, put together: the only place that knows all its parts."""
+"""Creates the application. This is the only module that imports all its parts."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
@@ -47,9 +47,10 @@ log = structlog.get_logger()
 def create_app(
     settings: Settings, now: Callable[[], datetime] = clock, *, loads_policies: bool = True
 ) -> Litestar:
-    """Settings must name a database; the pool opens when the application starts.
+    """Create the application. The settings must name a database.
 
-    The policies of the file are put in force then, unless someone else did so.
+    When the application starts, it opens the pool. With `loads_policies` it also applies the
+    policies of the file; `indexd serve` applies them itself, before it starts the workers.
     """
     if settings.database_url is None:
         raise ConfigurationError("database_url: expected the URL of a PostgreSQL database")
@@ -101,7 +102,7 @@ def create_app(
             if wanted is not None:
                 try:
                     await database.write(partial(policies.apply, policies=wanted))
-                except DatabaseUnavailable as error:  # the next start puts them in force
+                except DatabaseUnavailable as error:  # the next start applies them
                     log.warning("policies are read as they stand", cause=error.message)
             async with exposures.flushed(database, now, settings.relevance_flush_seconds):
                 yield
@@ -148,7 +149,7 @@ def create_app(
         request_max_body_size=settings.max_body_bytes,
         logging_config=None,
     )
-    # Middleware sees requests that a route takes, and these two are for all others as well.
+    # Litestar's middleware only sees requests that match a route; these two must see all requests.
     app.asgi_handler = RequestLog(HostCheck(app.asgi_handler, settings.doors), metrics)
     metrics.know_routes((route.method, route.path) for route in auth.routes(app))
     return app

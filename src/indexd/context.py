@@ -1,4 +1,4 @@
-"""What every handler needs, in one frozen struct; made by `create_app`."""
+"""The services that every handler needs, in one frozen struct, which `create_app` makes."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,13 +16,15 @@ from indexd.telemetry.metrics import Metrics
 
 
 def now() -> datetime:
+    """The present time in UTC."""
     return datetime.now(UTC)
 
 
 class Service(msgspec.Struct, frozen=True):
-    """`full_tuning` is that of a search within the budget; `tuning` is the present one.
+    """The parts that handlers and background tasks share.
 
-    `memory` is what this process remembers of namespaces.
+    `full_tuning` is the tuning of searches while the latency budget is met; `tuning` is the present
+    one. `memory` caches facts about namespaces.
     """
 
     settings: Settings

@@ -1,4 +1,4 @@
-"""From texts to vectors, before any transaction opens: documents and queries without their own."""
+"""Embeds queries and documents that have no vectors, before a write transaction begins."""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ Known = dict[tuple[str, str], Embedding]
 
 
 async def with_vector(query: Query, service: Service) -> tuple[Query, float | UnsetType]:
-    """The query with the vector it needs, and the milliseconds spent on making that, if any."""
+    """The query with its vector, and the milliseconds spent on embedding (UNSET if none)."""
     if query.mode == "lexical" or query.vector is not None or service.embedder is None:
         return query, UNSET
     started = time.perf_counter()
@@ -39,7 +39,7 @@ async def with_vector(query: Query, service: Service) -> tuple[Query, float | Un
 
 
 async def embedded(document: Document, service: Service) -> Document:
-    """The document with all its vectors; raises what keeps the embedder from making them."""
+    """The document with all its vectors. Raises IndexdError if one cannot be made."""
     [outcome] = await embedded_each([document], service)
     if isinstance(outcome, IndexdError):
         raise outcome
@@ -49,10 +49,10 @@ async def embedded(document: Document, service: Service) -> Document:
 async def embedded_each(
     documents: Sequence[Document], service: Service
 ) -> list[Document | IndexdError]:
-    """Each with all its vectors, or why that one cannot have them.
+    """Each document with all its vectors, or the error if one of its vectors cannot be made.
 
-    Chunks whose text their document had before keep its vector; the texts of all the others go
-    to the embedder together.
+    A chunk whose text is stored in its document already reuses the stored vector. All other texts
+    are sent to the embedder together.
     """
     outcomes: list[Document | IndexdError] = list(documents)
     pending = [place for place, document in enumerate(documents) if _pending_texts(document)]
@@ -112,12 +112,12 @@ def _no_embedder(document: Document) -> InvalidEmbedding:
 async def _look_up(
     connection: Connection, documents: Sequence[Document], model: Model
 ) -> tuple[dict[str, Binding], Known]:
-    """What the namespaces are bound to, and those vectors of the documents that can be kept."""
+    """The vector spaces of the namespaces, and the stored vectors that can be reused."""
     namespaces = {document.namespace for document in documents}
     bindings = await bound(connection, sorted(namespaces))
     known: Known = {}
     for namespace, binding in bindings.items():
-        # Vectors of which it is not known that this model made them are made anew.
+        # Vectors are reused only if it is known that this model made them.
         if binding.model == model:
             members = [document for document in documents if document.namespace == namespace]
             found = await stored_vectors.vectors_of(
@@ -131,7 +131,7 @@ async def _look_up(
 
 
 def _check_document(document: Document, binding: Binding | None, contact: Contact) -> None:
-    """Refuse before anything is embedded what could not be stored afterwards."""
+    """Raise an error, before anything is embedded, if the document could not be stored later."""
     where = f"chunk {next(c.chunk_id for c in document.chunks if c.is_pending)!r}"
     if not contact.model.agrees_with(document.model):
         raise ModelMismatch(
@@ -165,7 +165,8 @@ async def _filled(
             fresh, model = dict(zip(missing, answer.vectors, strict=True)), answer.model
     except EmbedderRefused as error:
         if len(documents) > 1:
-            # One of them holds a text the model does not take: halved until only that one fails.
+            # The model does not accept one of the texts. The documents are halved until only the
+            # document with that text fails.
             half = len(documents) // 2
             return [
                 *await _filled(embedder, documents[:half], known, model),
