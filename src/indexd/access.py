@@ -21,8 +21,8 @@ Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 Others = Literal["empty", "403", "left out", "-"]
-"""How a route treats namespaces that the key is not for. `empty`: as if they did not exist (an empty
-answer or 404). `403`: it refuses. `left out`: lists omit them. `-`: it concerns no namespace."""
+"""How a route treats namespaces that the key is not for. `empty`: as if they did not exist (an
+empty answer or 404). `403`: it refuses. `left out`: lists omit them. `-`: it concerns none."""
 
 OPEN = "open"
 """The scope of a route that anyone may call, without a key."""

@@ -26,13 +26,15 @@ class Semantic(msgspec.Struct, frozen=True):
     """
 
     min_score: Annotated[float, Meta(description="The best similarity it reached lies below this")]
-    min_age_seconds: Annotated[float, Meta(description="It is at least so many seconds old")] = (
+    min_age_seconds: Annotated[float, Meta(description="Its age in seconds is at least this")] = (
         7 * 86400.0
     )
     min_exposures: Annotated[
-        int, Meta(description="It was among the results of at least so many searches")
+        int, Meta(description="At least this number of searches returned it")
     ] = 20
-    min_days: Annotated[int, Meta(description="That was on at least so many different days")] = 3
+    min_days: Annotated[
+        int, Meta(description="These searches were on at least this number of days")
+    ] = 3
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -42,7 +44,8 @@ class Policy(msgspec.Struct, frozen=True):
         float | None, Meta(description="Seconds in which a score halves; null: no decay")
     ] = None
     max_items: Annotated[
-        int | None, Meta(description="Most documents the namespace may hold; null: no limit")
+        int | None,
+        Meta(description="Number of documents the namespace may hold at most; null: no limit"),
     ] = None
     max_age_seconds: Annotated[
         float | None,

@@ -1,4 +1,4 @@
-"""What several commands share: their options, and how they get at the database."""
+"""Parts that several commands share: options, output, and the connection to the database."""
 
 import asyncio
 import functools
@@ -46,9 +46,10 @@ def load(**overrides: Any) -> Settings:
 
 @contextmanager
 def running_database(loaded: Settings) -> Iterator[str]:
-    """The database named in the settings, else the embedded one, running as long as this lasts.
+    """Yield the URL of the settings' database, or of the embedded one, which runs meanwhile.
 
-    Past a pooler, if the settings say how: a command may need a session of its own.
+    It is the direct URL if there is one, because a command may need a session, which a pooler in
+    transaction mode does not offer.
     """
     if loaded.maintenance_url:
         yield loaded.maintenance_url
@@ -59,7 +60,7 @@ def running_database(loaded: Settings) -> Iterator[str]:
 
 
 def _require_moved(loaded: Settings) -> None:
-    """Raises ConfigurationError where root's data still lies in root's home, as of old."""
+    """Raise ConfigurationError if root's data is still in root's home, as in earlier releases."""
     now, before = loaded.data_path, settings.home_data_path()
     if loaded.data_dir is not None or now == before:
         return
@@ -71,25 +72,28 @@ def _require_moved(loaded: Settings) -> None:
 
 
 def printable(text: str) -> str:
-    """With escapes for what could steer a terminal: most text that is shown comes from clients."""
+    """The text with escapes for control characters.
+
+    Most text comes from clients, and control characters could change the state of the terminal.
+    """
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
     )
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Print one line, whatever the text in it."""
+    """Print one line, with control characters escaped."""
     click.echo(printable(line), err=err)
 
 
 def _command_name() -> str:
-    """As pg_stat_activity shows it: `indexd keys create`."""
+    """The name of the command in pg_stat_activity, such as `indexd keys create`."""
     path = click.get_current_context().command_path
     return " ".join(["indexd", *path.split()[1:]])
 
 
 def on_connection(loaded: Settings, work: Callable[[Connection], Awaitable[None]]) -> None:
-    """Do something on one connection of its own, outside of any transaction."""
+    """Run `work` on a maintenance connection, which is not in a transaction."""
 
     async def connected(url: str) -> None:
         async with maintenance(url, _command_name()) as connection:

@@ -1,4 +1,4 @@
-"""`indexd db` and `indexd psql`: what admins and pipelines do with the database."""
+"""`indexd db` and `indexd psql`: commands on the database for admins and deployments."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def upgrade(settings: Settings, revision: str, or_newer: bool) -> None:
         migrate.upgrade(url, revision, or_newer=or_newer)
 
 
-# As an option it would refuse -1, which is a revision.
+# Unknown options are arguments, because -1 is a valid revision.
 @db.command(context_settings={"ignore_unknown_options": True})
 @click.argument("revision")
 @with_settings

@@ -1,4 +1,4 @@
-"""`indexd index`: look at the HNSW indexes, build one, drop one."""
+"""`indexd index`: list the HNSW indexes, build one, drop one."""
 
 import functools
 
@@ -75,9 +75,9 @@ def _decide(namespace: str, mode: indexes.Mode, settings: Settings) -> None:
         if not await indexes.set_mode(connection, namespace, mode):
             raise NotFound(f"there is no namespace {namespace!r}")
         if mode == "auto":
-            # By whose rules the others of its server go is for that server's keeper to know.
+            # The keeper of the running server applies its own settings, which may differ from ours.
             return
-        # A running server's keeper may be at it already: then this waits and finds it done.
+        # If the keeper of a running server is building it, this waits and finds the index built.
         async with index_keeper.lock(connection, 0.5):
             await index_keeper.keep_one(connection, namespace, index_keeper.rules(settings))
 
@@ -86,12 +86,12 @@ def _decide(namespace: str, mode: indexes.Mode, settings: Settings) -> None:
 
 async def _keep(connection: Connection, settings: Settings) -> None:
     await _require_builder(connection)
-    # A running server's keeper may be at it already: then this waits and finds it done.
+    # If the keeper of a running server is at work, this waits and finds the indexes built.
     async with index_keeper.lock(connection, 0.5):
         await index_keeper.keep_once(connection, index_keeper.rules(settings))
 
 
 async def _require_builder(connection: Connection) -> None:
-    """Raises ConfigurationError where this role or this database builds no index."""
+    """Raise ConfigurationError if this role or this database cannot build an index."""
     if obstacle := await indexes.obstacle(connection):
         raise ConfigurationError(f"the index: {obstacle}")

@@ -1,4 +1,4 @@
-"""`indexd keys`: who may call the API."""
+"""`indexd keys`: create, list and revoke API keys."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from indexd.settings import Settings
 from indexd.store import keys as store
 
 RELOAD_SECONDS = 5.0
-"""How long a command waits for the servers to know of a change."""
+"""Seconds that a command waits at most until all servers have reloaded their keys."""
 
 _DAYS = re.compile(r"([1-9][0-9]{0,4})d")
 
@@ -107,7 +107,7 @@ def revoke(settings: Settings, name_or_prefix: str) -> None:
 
 
 def expiry(text: str, at: datetime) -> datetime:
-    """Raises ConfigurationError for what is neither days nor a time to come."""
+    """Parse an expiry: days such as 90d, or a time in the future. Raises ConfigurationError."""
     if days := _DAYS.fullmatch(text):
         return at + timedelta(days=int(days[1]))
     try:

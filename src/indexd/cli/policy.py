@@ -1,4 +1,4 @@
-"""`indexd policy`: look at the retention policies, check a file, put it in force."""
+"""`indexd policy`: show the retention policies, check a file, apply it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`indexd reembed`: a namespace from one embedding model to another."""
+"""`indexd reembed`: move a namespace from one embedding model to another."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from indexd.settings import Settings
 from indexd.telemetry.metrics import Metrics
 
 LINE_SECONDS = 5.0
-"""How often progress is a line."""
+"""Seconds between two lines of progress."""
 
 
 @click.command()

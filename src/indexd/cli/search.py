@@ -1,4 +1,4 @@
-"""`indexd search`: ask the memory from a terminal, and see how it was searched."""
+"""`indexd search`: search a namespace from a terminal, and show the plan of the search."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -84,5 +84,5 @@ def _explain(found: Found, memory: NamespaceMemory, namespace: str) -> None:
 
 
 def _printable(text: str) -> str:
-    """In one line, without characters that a terminal would obey."""
+    """The text in one line, with spaces for control characters."""
     return "".join(c if c.isprintable() else " " for c in text)
