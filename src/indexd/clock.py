@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 FIRST = datetime.min.replace(tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
+"""The earliest and the latest time that Python can represent."""
 
 
 def before(at: datetime, seconds: float) -> datetime:

@@ -66,7 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     allowed_hosts: Annotated[
         str | None,
-        Meta(description="Names the server may be called by, beside loopback ones; with commas"),
+        Meta(description="Names the server may be called by, besides loopback ones, with commas"),
     ] = None
     admin_key_file: Annotated[
         str | None, Meta(description="File that holds an admin key, known from the start on")
@@ -164,7 +164,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 32
     index_worn_share: Annotated[
         float,
-        Meta(gt=0, lt=1, description="Share of removed chunks from which an index is built anew"),
+        Meta(gt=0, lt=1, description="Share of removed chunks at which an index is built again"),
     ] = 0.2
     hnsw_m: Annotated[int, Meta(ge=2, le=100, description="Links per node of an HNSW index")] = 24
     hnsw_ef_construction: Annotated[

@@ -34,6 +34,7 @@ WATCH_SECONDS = 30.0
 REFUSALS = tuple(
     refusal.code for refusal in (DatabaseReadOnly, DatabaseFull, DatabasePrivilege, DatabaseRefusal)
 )
+"""Codes of refused writes: the values of the label `reason`."""
 
 
 async def sample_every_second(service: Service) -> None:

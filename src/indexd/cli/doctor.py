@@ -41,7 +41,7 @@ BESIDE_THE_POOL = 4
 @click.option(
     "--mend",
     is_flag=True,
-    help="Delete rows without a document or an event, and count namespaces anew.",
+    help="Delete rows without a document or an event, and count the namespaces again.",
 )
 @with_settings
 def doctor(settings: Settings, mend: bool) -> None:

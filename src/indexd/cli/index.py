@@ -14,7 +14,7 @@ from indexd.store import indexes
 
 @click.group()
 def index() -> None:
-    """HNSW indexes: which namespaces have one, and which shall."""
+    """HNSW indexes: list them, and decide which namespaces have one."""
 
 
 @index.command()
@@ -44,8 +44,8 @@ def status(settings: Settings) -> None:
 def build(settings: Settings, namespace: str | None) -> None:
     """Build the index of NAMESPACE now, and keep it whatever its size.
 
-    Without NAMESPACE, do once what a server's keeper does, by the same settings: for servers whose
-    role may not build indexes.
+    Without NAMESPACE, do one round of the index keeper, by its settings. That is for servers whose
+    database role may not build indexes.
     """
     if namespace is None:
         on_connection(settings, functools.partial(_keep, settings=settings))
@@ -65,7 +65,7 @@ def drop(settings: Settings, namespace: str) -> None:
 @click.argument("namespace")
 @with_settings
 def auto(settings: Settings, namespace: str) -> None:
-    """Leave the index of NAMESPACE to the running server's keeper, which goes by its size."""
+    """Leave the index of NAMESPACE to the running server's keeper, which decides by its size."""
     _decide(namespace, "auto", settings)
 
 

@@ -19,14 +19,16 @@ LINE_SECONDS = 5.0
 
 @click.command()
 @click.argument("namespace")
-@click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Report the number of texts to embed, and change nothing."
+)
 @with_settings
 def reembed(settings: Settings, namespace: str, dry_run: bool) -> None:
-    """Embed all texts of NAMESPACE anew, with the embedder of the settings.
+    """Embed all texts of NAMESPACE again, with the embedder of the settings.
 
-    The namespace can be searched and written to all the while; its vectors change at once, at the
-    end. A run that is cut off is taken up by the next. Give the server the new embedder then:
-    until it has it, texts are refused there.
+    Meanwhile the namespace can be searched and written to. All vectors are replaced in one
+    transaction at the end. If a run is interrupted, the next one continues it. Configure the new
+    embedder in the server afterwards: until then, it refuses texts for this namespace.
     """
     with running_database(settings) as url:
         asyncio.run(_run(url, settings, namespace, dry_run=dry_run))

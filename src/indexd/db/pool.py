@@ -177,7 +177,7 @@ class Database:
                 self.refusals.wrote()
             return result
 
-        begins_anew = True
+        may_begin_again = True
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self._run(transaction)
@@ -189,9 +189,9 @@ class Database:
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (jitter)
             except _NeverBegan:
                 await self.pool.check()
-                if not begins_anew or attempt == ATTEMPTS:
+                if not may_begin_again or attempt == ATTEMPTS:
                     raise
-                begins_anew = False
+                may_begin_again = False
             except _ConnectionLost:
                 await self.pool.check()
                 raise

@@ -12,6 +12,7 @@ from indexd.embedders.protocol import Failure
 from indexd.vectors import Model
 
 _NO_LIST = (404, 405, 501)
+"""HTTP statuses of a server that has no list of models."""
 
 
 class _Item(msgspec.Struct):

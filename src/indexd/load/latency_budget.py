@@ -52,6 +52,7 @@ LADDER = (
     Rung(0.35, 8_000),
     Rung(0.2, 2_000),
 )
+"""The rungs from full effort to the least."""
 
 
 class LatencyBudget:
