@@ -321,13 +321,13 @@ async def test_an_overload_is_seen_in_the_log_and_in_the_metrics(settings: Setti
         with capture_logs() as logged:
             async with service_of(client.app).database.admission.permit():
                 await client.post("/index/upsert", json=document("a", [1, 0]))
-            gauges.look(service_of(client.app))
+            gauges.sample_process(service_of(client.app))
             metrics = (await client.get("/metrics")).text
             assert 'index_overload_state{state="shedding"} 1.0' in metrics
             assert 'index_overload_state{state="normal"} 0.0' in metrics
             await asyncio.sleep(CALM + 0.1)
             await client.post("/index/upsert", json=document("a", [1, 0]))
-            gauges.look(service_of(client.app))
+            gauges.sample_process(service_of(client.app))
         told = [line for line in logged if line["event"].startswith("overload")]
         assert [line["event"] for line in told] == [
             "overload begins: requests are refused",

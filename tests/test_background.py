@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from indexd import supervised
-from indexd.supervised import beside
+from indexd.supervised import run_in_background
 
 
 async def test_work_that_fails_begins_anew_and_ends_with_its_server(
@@ -22,7 +22,7 @@ async def test_work_that_fails_begins_anew_and_ends_with_its_server(
         third.set()
         await asyncio.sleep(3600)
 
-    async with beside(work):
+    async with run_in_background(work):
         await asyncio.wait_for(third.wait(), 5)
     await asyncio.sleep(0)
     assert begun == 3

@@ -106,10 +106,10 @@ async def test_a_server_that_may_not_be_looked_into_counts_as_behind(external: s
     ):
         await server.set_autocommit(True)
         await server.execute("SELECT")
-        assert await store.unaware(admin, since) == (1, 0)
+        assert await store.stale_servers(admin, since) == (1, 0)
         await admin.execute("CREATE ROLE stranger")
         await admin.execute("SET LOCAL ROLE stranger")
-        assert await store.unaware(admin, since) == (1, 1)
+        assert await store.stale_servers(admin, since) == (1, 1)
         await admin.rollback()
 
 

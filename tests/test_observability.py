@@ -129,7 +129,7 @@ async def test_the_state_of_the_embedder_is_a_metric(url: str) -> None:
                 embedder: Any = service_of(app).embedder
                 if mode == "hang":
                     embedder._fail("it did not answer", lasting=True)
-                gauges.look(service_of(app))
+                gauges.sample_process(service_of(app))
                 text = (await client.get("/metrics")).text
                 assert value(text, 'index_embedder_up{provider="ollama"}') == expected
             fake.let_go.set()
@@ -154,7 +154,7 @@ async def test_what_is_due_is_told_before_it_happens(settings: Settings, tmp_pat
             await client.post("/index/upsert", json=document(name, [1, 0], ingested_at=str(NOW)))
         await client.post("/index/upsert", json=document("c", *[[1, 0]] * 5, namespace="many"))
         times = iter([])
-        await gauges.look_inside(service_of(app))
+        await gauges.sample_database(service_of(app))
         text = (await client.get("/metrics")).text
         assert value(text, 'index_items_due{namespace="notes",reason="expired"}') == 2
         assert value(text, 'index_items_due{namespace="notes",reason="surplus"}') == 0
@@ -167,7 +167,7 @@ async def test_what_is_due_is_told_before_it_happens(settings: Settings, tmp_pat
         assert free < size
         await client.post("/index/delete", json={"doc_id": "a", "namespace": "notes"})
         await client.post("/index/delete", json={"doc_id": "b", "namespace": "notes"})
-        await gauges.look_inside(service_of(app))
+        await gauges.sample_database(service_of(app))
         text = (await client.get("/metrics")).text
         assert value(text, 'index_items_due{namespace="notes",reason="expired"}') == 0
 

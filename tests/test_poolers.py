@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from indexd.app import create_app
 from indexd.cli import commands
 from indexd.db import sessions
-from indexd.db.pipeline import MOST_PREPARED, one_trip
+from indexd.db.pipeline import MOST_PREPARED, read_in_one_round_trip
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings
 from tests import poolers
@@ -323,19 +323,19 @@ async def test_a_statement_prepared_by_another_client_is_no_error(url: str) -> N
     """As behind a pooler that gives its clients the process numbers of the server."""
     told = "SELECT %(text)s::text"
     async with await sessions.Session.connect(url, autocommit=True) as session:
-        assert await one_trip(session, [], told, {"text": "a"}) == [("a",)]
+        assert await read_in_one_round_trip(session, [], told, {"text": "a"}) == [("a",)]
         [name] = session.prepared.values()
         session.prepared.clear()  # another server connection, on which it was prepared already
-        assert await one_trip(session, [], told, {"text": "b"}) == [("b",)]
+        assert await read_in_one_round_trip(session, [], told, {"text": "b"}) == [("b",)]
         assert list(session.prepared.values()) == [name]
         await session.execute("DEALLOCATE ALL")  # another one, on which it was not
-        assert await one_trip(session, [], told, {"text": "c"}) == [("c",)]
+        assert await read_in_one_round_trip(session, [], told, {"text": "c"}) == [("c",)]
 
 
 async def test_a_connection_keeps_a_hundred_statements_and_closes_older_ones(url: str) -> None:
     async with await sessions.Session.connect(url, autocommit=True) as session:
         for number in range(MOST_PREPARED + 20):
-            await one_trip(session, [], f"SELECT %(n)s::int + {number}", {"n": 1})
+            await read_in_one_round_trip(session, [], f"SELECT %(n)s::int + {number}", {"n": 1})
         cursor = await session.execute("SELECT name FROM pg_prepared_statements")
         there = {name.encode() for (name,) in await cursor.fetchall()}
         assert there == set(session.prepared.values())

@@ -1,4 +1,4 @@
-"""Addresses of servers that are spoken to over HTTP."""
+"""URLs and keys of the HTTP servers that this program calls."""
 
 import httpx
 
@@ -6,7 +6,10 @@ from indexd.errors import ConfigurationError
 
 
 def address(text: str, where: str, such_as: str) -> httpx.URL:
-    """Raises ConfigurationError, which names `where` it stands and an example."""
+    """Parse an HTTP URL.
+
+    Raises ConfigurationError, which names the setting (`where`) and an example (`such_as`).
+    """
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL as error:
@@ -17,10 +20,10 @@ def address(text: str, where: str, such_as: str) -> httpx.URL:
 
 
 def shown(url: httpx.URL) -> str:
-    """For people: without the password it may have."""
+    """The URL as a text for people, without user name and password."""
     return str(url.copy_with(userinfo=b""))
 
 
 def can_be_a_key(key: str) -> bool:
-    """Whether it can stand in a header."""
+    """Whether a text can be sent in an HTTP header."""
     return key.isascii() and key.isprintable()

@@ -1,4 +1,4 @@
-"""The application, put together: the only place that knows all its parts."""
+"""Creates the application. This is the only module that imports all its parts."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
@@ -26,18 +26,18 @@ from indexd.api.routes import (
     stats,
 )
 from indexd.background import gauges, index_keeper
-from indexd.background.exposure_buffer import Exposures
-from indexd.background.key_cache import Keyring
+from indexd.background.exposure_buffer import ExposureBuffer
+from indexd.background.key_cache import KeyCache
 from indexd.context import Service
 from indexd.context import now as clock
 from indexd.db.pool import Database, admission_of
 from indexd.errors import ConfigurationError, DatabaseUnavailable
 from indexd.load.large_work import LargeWork
-from indexd.load.latency_budget import Budget
+from indexd.load.latency_budget import LatencyBudget
 from indexd.settings import Settings
 from indexd.store import policies
 from indexd.store.search import NamespaceMemory, Tuning
-from indexd.supervised import beside
+from indexd.supervised import run_in_background
 from indexd.telemetry import logs, tracing
 from indexd.telemetry.metrics import Metrics
 
@@ -47,9 +47,10 @@ log = structlog.get_logger()
 def create_app(
     settings: Settings, now: Callable[[], datetime] = clock, *, loads_policies: bool = True
 ) -> Litestar:
-    """Settings must name a database; the pool opens when the application starts.
+    """Create the application. The settings must name a database.
 
-    The policies of the file are put in force then, unless someone else did so.
+    When the application starts, it opens the pool. With `loads_policies` it also applies the
+    policies of the file; `indexd serve` applies them itself, before it starts the workers.
     """
     if settings.database_url is None:
         raise ConfigurationError("database_url: expected the URL of a PostgreSQL database")
@@ -66,9 +67,9 @@ def create_app(
     spans = tracing.tracer() if settings.tracing == "on" else None
     cursor = tracing.traced_cursor(spans[0]) if spans else AsyncCursor
     database = Database(url, settings, admission, cursor)
-    budget = Budget(settings.budget_ms / 1000, degrade=settings.budget_degrade == "on")
+    budget = LatencyBudget(settings.budget_ms / 1000, degrade=settings.budget_degrade == "on")
     embedder = embedders.of(settings, metrics)
-    exposures = Exposures(metrics, settings.relevance_limit)
+    exposures = ExposureBuffer(metrics, settings.relevance_limit)
     work = LargeWork()
     service = Service(
         settings=settings,
@@ -82,26 +83,26 @@ def create_app(
         embedder=embedder,
         large_work=work,
     )
-    keyring = Keyring(maintenance_url, database) if settings.authenticates else None
+    key_cache = KeyCache(maintenance_url, database) if settings.authenticates else None
     wanted = policy.load(settings.policies_path) if loads_policies else None
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with (
             database,
-            beside(
+            run_in_background(
                 partial(index_keeper.keep, maintenance_url, settings, metrics.index_builds.inc, now)
             ),
-            beside(keyring.follow) if keyring else nullcontext(),
+            run_in_background(key_cache.follow) if key_cache else nullcontext(),
             embedder or nullcontext(),
-            beside(partial(gauges.beat, service)),
-            beside(partial(gauges.watch_over, service)),
-            beside(partial(gauges.follow_schema, database)),
+            run_in_background(partial(gauges.sample_every_second, service)),
+            run_in_background(partial(gauges.sample_database_regularly, service)),
+            run_in_background(partial(gauges.follow_schema, database)),
         ):
             if wanted is not None:
                 try:
                     await database.write(partial(policies.apply, policies=wanted))
-                except DatabaseUnavailable as error:  # the next start puts them in force
+                except DatabaseUnavailable as error:  # the next start applies them
                     log.warning("policies are read as they stand", cause=error.message)
             async with exposures.flushed(database, now, settings.relevance_flush_seconds):
                 yield
@@ -136,7 +137,7 @@ def create_app(
             "service": Provide(lambda: service, sync_to_thread=False),
             "access": Provide(auth.access_of, sync_to_thread=False),
         },
-        guards=[auth.guard(settings, keyring, metrics)],
+        guards=[auth.guard(settings, key_cache, metrics)],
         before_request=arrival(settings, work),
         exception_handlers={Exception: problems.answer},
         lifespan=[lifespan],
@@ -148,7 +149,7 @@ def create_app(
         request_max_body_size=settings.max_body_bytes,
         logging_config=None,
     )
-    # Middleware sees requests that a route takes, and these two are for all others as well.
+    # Litestar's middleware only sees requests that match a route; these two must see all requests.
     app.asgi_handler = RequestLog(HostCheck(app.asgi_handler, settings.doors), metrics)
     metrics.know_routes((route.method, route.path) for route in auth.routes(app))
     return app

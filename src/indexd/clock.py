@@ -1,13 +1,14 @@
-"""Times a span away from another, where either may be of any length."""
+"""Adds and subtracts seconds without an overflow: the results stay in the range of datetime."""
 
 from datetime import UTC, datetime, timedelta
 
 FIRST = datetime.min.replace(tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
+"""The earliest and the latest time that Python can represent."""
 
 
 def before(at: datetime, seconds: float) -> datetime:
-    """So many seconds earlier, and no earlier than a time can be."""
+    """The time `seconds` before `at`, but not before FIRST."""
     try:
         return at - timedelta(seconds=seconds)
     except OverflowError:
@@ -15,7 +16,7 @@ def before(at: datetime, seconds: float) -> datetime:
 
 
 def after(at: datetime, seconds: float) -> datetime | None:
-    """So many seconds later; None past the year 9999."""
+    """The time `seconds` after `at`; None if it is after the year 9999."""
     try:
         return at + timedelta(seconds=seconds)
     except OverflowError:

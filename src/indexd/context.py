@@ -1,28 +1,30 @@
-"""What every handler needs, in one frozen struct; made by `create_app`."""
+"""The services that every handler needs, in one frozen struct, which `create_app` makes."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
 
-from indexd.background.exposure_buffer import Exposures
+from indexd.background.exposure_buffer import ExposureBuffer
 from indexd.db.pool import Database
 from indexd.embedders import Embedder
 from indexd.load.large_work import LargeWork
-from indexd.load.latency_budget import Budget
+from indexd.load.latency_budget import LatencyBudget
 from indexd.settings import Settings
 from indexd.store.search import NamespaceMemory, Tuning
 from indexd.telemetry.metrics import Metrics
 
 
 def now() -> datetime:
+    """The present time in UTC."""
     return datetime.now(UTC)
 
 
 class Service(msgspec.Struct, frozen=True):
-    """`full_tuning` is that of a search within the budget; `tuning` is the present one.
+    """The parts that handlers and background tasks share.
 
-    `memory` is what this process remembers of namespaces.
+    `full_tuning` is the tuning of searches while the latency budget is met; `tuning` is the present
+    one. `memory` caches facts about namespaces.
     """
 
     settings: Settings
@@ -30,8 +32,8 @@ class Service(msgspec.Struct, frozen=True):
     metrics: Metrics
     full_tuning: Tuning
     memory: NamespaceMemory
-    budget: Budget
-    exposures: Exposures
+    budget: LatencyBudget
+    exposures: ExposureBuffer
     now: Callable[[], datetime] = now
     embedder: Embedder | None = None
     large_work: LargeWork = msgspec.field(default_factory=LargeWork)

@@ -1,4 +1,4 @@
-"""From texts to vectors, before any transaction opens: documents and queries without their own."""
+"""Embeds queries and documents that have no vectors, before a write transaction begins."""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ Known = dict[tuple[str, str], Embedding]
 
 
 async def with_vector(query: Query, service: Service) -> tuple[Query, float | UnsetType]:
-    """The query with the vector it needs, and the milliseconds spent on making that, if any."""
+    """The query with its vector, and the milliseconds spent on embedding (UNSET if none)."""
     if query.mode == "lexical" or query.vector is not None or service.embedder is None:
         return query, UNSET
     started = time.perf_counter()
@@ -39,7 +39,7 @@ async def with_vector(query: Query, service: Service) -> tuple[Query, float | Un
 
 
 async def embedded(document: Document, service: Service) -> Document:
-    """The document with all its vectors; raises what keeps the embedder from making them."""
+    """The document with all its vectors. Raises IndexdError if one cannot be made."""
     [outcome] = await embedded_each([document], service)
     if isinstance(outcome, IndexdError):
         raise outcome
@@ -49,27 +49,27 @@ async def embedded(document: Document, service: Service) -> Document:
 async def embedded_each(
     documents: Sequence[Document], service: Service
 ) -> list[Document | IndexdError]:
-    """Each with all its vectors, or why that one cannot have them.
+    """Each document with all its vectors, or the error if one of its vectors cannot be made.
 
-    Chunks whose text their document had before keep its vector; the texts of all the others go
-    to the embedder together.
+    A chunk whose text is stored in its document already reuses the stored vector. All other texts
+    are sent to the embedder together.
     """
     outcomes: list[Document | IndexdError] = list(documents)
-    awaiting = [place for place, document in enumerate(documents) if _awaited(document)]
-    if not awaiting:
+    pending = [place for place, document in enumerate(documents) if _pending_texts(document)]
+    if not pending:
         return outcomes
     embedder = service.embedder
     if embedder is None:
-        for place in awaiting:
+        for place in pending:
             outcomes[place] = _no_embedder(documents[place])
         return outcomes
     try:
         contact = await embedder.contact()
     except EmbedderUnavailable as error:
-        for place in awaiting:
+        for place in pending:
             outcomes[place] = error
         return outcomes
-    wanted = [documents[place] for place in awaiting]
+    wanted = [documents[place] for place in pending]
     bindings, known = await service.database.read(
         lambda connection: _look_up(connection, wanted, contact.model)
     )
@@ -77,11 +77,11 @@ async def embedded_each(
         sum(
             (document.namespace, text) in known
             for document in wanted
-            for text in _awaited(document)
+            for text in _pending_texts(document)
         )
     )
     fitting = []
-    for place in awaiting:
+    for place in pending:
         document = documents[place]
         try:
             _check_document(document, bindings.get(document.namespace), contact)
@@ -97,12 +97,12 @@ async def embedded_each(
     return outcomes
 
 
-def _awaited(document: Document) -> list[str]:
-    return [chunk.text for chunk in document.chunks if chunk.is_awaited]
+def _pending_texts(document: Document) -> list[str]:
+    return [chunk.text for chunk in document.chunks if chunk.is_pending]
 
 
 def _no_embedder(document: Document) -> InvalidEmbedding:
-    chunk_id = next(chunk.chunk_id for chunk in document.chunks if chunk.is_awaited)
+    chunk_id = next(chunk.chunk_id for chunk in document.chunks if chunk.is_pending)
     return InvalidEmbedding(
         f"chunk {chunk_id!r} has no embedding and no embedder is configured; "
         "send it as meta.embedding"
@@ -112,27 +112,27 @@ def _no_embedder(document: Document) -> InvalidEmbedding:
 async def _look_up(
     connection: Connection, documents: Sequence[Document], model: Model
 ) -> tuple[dict[str, Binding], Known]:
-    """What the namespaces are bound to, and those vectors of the documents that can be kept."""
+    """The vector spaces of the namespaces, and the stored vectors that can be reused."""
     namespaces = {document.namespace for document in documents}
     bindings = await bound(connection, sorted(namespaces))
     known: Known = {}
     for namespace, binding in bindings.items():
-        # Vectors of which it is not known that this model made them are made anew.
+        # Vectors are reused only if it is known that this model made them.
         if binding.model == model:
             members = [document for document in documents if document.namespace == namespace]
             found = await stored_vectors.vectors_of(
                 connection,
                 namespace,
                 [document.doc_id for document in members],
-                list({text for document in members for text in _awaited(document)}),
+                list({text for document in members for text in _pending_texts(document)}),
             )
             known |= {(namespace, text): vector for text, vector in found.items()}
     return bindings, known
 
 
 def _check_document(document: Document, binding: Binding | None, contact: Contact) -> None:
-    """Refuse before anything is embedded what could not be stored afterwards."""
-    where = f"chunk {next(c.chunk_id for c in document.chunks if c.is_awaited)!r}"
+    """Raise an error, before anything is embedded, if the document could not be stored later."""
+    where = f"chunk {next(c.chunk_id for c in document.chunks if c.is_pending)!r}"
     if not contact.model.agrees_with(document.model):
         raise ModelMismatch(
             f"embedding_model is {document.model}, but the embedder, which has to embed {where}, "
@@ -153,7 +153,7 @@ async def _filled(
         dict.fromkeys(
             text
             for document in documents
-            for text in _awaited(document)
+            for text in _pending_texts(document)
             if (document.namespace, text) not in known
         )
     )
@@ -165,7 +165,8 @@ async def _filled(
             fresh, model = dict(zip(missing, answer.vectors, strict=True)), answer.model
     except EmbedderRefused as error:
         if len(documents) > 1:
-            # One of them holds a text the model does not take: halved until only that one fails.
+            # The model does not accept one of the texts. The documents are halved until only the
+            # document with that text fails.
             half = len(documents) // 2
             return [
                 *await _filled(embedder, documents[:half], known, model),
@@ -186,11 +187,11 @@ def _with_vectors(
 ) -> Document | IndexdError:
     chunks = []
     for chunk in document.chunks:
-        if chunk.is_awaited:
+        if chunk.is_pending:
             vector = known.get((document.namespace, chunk.text), fresh.get(chunk.text))
             if vector is None:
                 return failed or EmbedderUnavailable()
-            chunk = msgspec.structs.replace(chunk, embedding=vector, made=True)
+            chunk = msgspec.structs.replace(chunk, embedding=vector, embedded_here=True)
         chunks.append(chunk)
     try:
         check_siblings(tuple(chunks))

@@ -1,4 +1,4 @@
-"""Every error a client or an admin can meet.
+"""All errors that a client or an admin can get.
 
     IndexdError                   500 internal_error
     ├── ConfigurationError        (stops the start; never answered over HTTP)
@@ -11,7 +11,7 @@
     │   ├── MissingQuery          400 missing_query
     │   ├── ModelMismatch         400 embedding_model_mismatch
     │   ├── UnsafeForget          400 unsafe_forget          (with a hint)
-    │   └── IncompleteBody        400 incomplete_body        (nobody is there to read it)
+    │   └── IncompleteBody        400 incomplete_body        (the client has left)
     ├── Unauthorized              401 unauthorized           (with WWW-Authenticate)
     ├── Forbidden                 403 forbidden
     │   ├── ScopeMissing          403 scope_missing

@@ -1,12 +1,13 @@
-"""By which names a server may be called: what a request says in `Host` and `Origin`.
+"""Checks the headers `Host` and `Origin`: the names by which a server may be called.
 
-A web page can have its own name resolved to 127.0.0.1 (DNS rebinding). For the browser the page and
-a server on this machine are then one origin, and only the name in `Host` tells that they are not.
+A web page can let its own name resolve to 127.0.0.1 (DNS rebinding). For the browser, the page and
+a server on this machine then have the same origin, and only the name in `Host` shows the attack.
 """
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from indexd.errors import ConfigurationError
@@ -15,18 +16,18 @@ _AUTHORITY = re.compile(
     r"(?P<host>\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::(?P<port>[0-9]{0,5}))?"
 )
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>.+)")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS: Mapping[str, int] = MappingProxyType({"http": 80, "https": 443})
 
 
 class Authority(NamedTuple):
-    """A host in its one spelling (small letters, no trailing dot), and a port if one is named."""
+    """A host in lower case without a trailing dot, and its port, None if it names none."""
 
     host: str
     port: int | None
 
 
 def authority(text: str) -> Authority | None:
-    """HOST, HOST:PORT, [IPv6] or [IPv6]:PORT; None for anything else, user names included."""
+    """Parse HOST, HOST:PORT, [IPv6] or [IPv6]:PORT; None for anything else, also `user@HOST`."""
     found = _AUTHORITY.fullmatch(text.lower())
     if found is None:
         return None
@@ -45,7 +46,7 @@ def authority(text: str) -> Authority | None:
 
 
 def is_loopback(host: str) -> bool:
-    """localhost, 127.0.0.0/8 and [::1], and no name that is only resolved to one of them."""
+    """Whether a host is localhost, in 127.0.0.0/8, or [::1]. Names are not resolved."""
     if host in ("localhost", "[::1]"):
         return True
     try:
@@ -55,9 +56,10 @@ def is_loopback(host: str) -> bool:
 
 
 class Doors(NamedTuple):
-    """What a server may be called. `names` None: anything. `own_origin`: and by its own pages only.
+    """The names by which a server may be called, and the pages that may call it.
 
-    A name that was allowed without a port may be called with any.
+    `names` None: any name. A name without a port is allowed with every port. `loopback`: loopback
+    names are allowed too. `own_origin`: only pages that this server answered itself may call it.
     """
 
     names: frozenset[Authority] | None
@@ -65,7 +67,7 @@ class Doors(NamedTuple):
     own_origin: bool
 
     def admits_host(self, sent: Iterable[str]) -> bool:
-        """Whether these `Host` headers are one, well-formed, and a name of this server."""
+        """Whether there is exactly one `Host` header, which is valid and names this server."""
         if self.names is None:
             return True
         hosts = list(sent)
@@ -77,7 +79,7 @@ class Doors(NamedTuple):
         return found in self.names or Authority(found.host, None) in self.names
 
     def admits_origin(self, sent: Iterable[str], host: str) -> bool:
-        """Whether no page asks, or one that this server answered itself under this `Host`."""
+        """Whether the request comes from no web page, or from a page of this `Host`."""
         origins = list(sent)
         if not self.own_origin or not origins:
             return True
@@ -95,7 +97,7 @@ class Doors(NamedTuple):
 
 
 def allowed(names: str | None) -> frozenset[Authority] | None:
-    """The setting allowed_hosts, separated by commas. Raises ConfigurationError."""
+    """Parse the setting allowed_hosts, names separated by commas. Raises ConfigurationError."""
     if names is None:
         return None
     found = set()
@@ -111,7 +113,10 @@ def allowed(names: str | None) -> frozenset[Authority] | None:
 
 
 def doors(bound_to: str, names: str | None, *, open_on_loopback: bool) -> Doors:
-    """`open_on_loopback`: without keys, on an address that this machine alone can reach."""
+    """The names of a server that listens on `bound_to`.
+
+    `open_on_loopback`: it asks for no keys, and only this machine can reach its address.
+    """
     given = allowed(names)
     if not open_on_loopback:
         return Doors(given, loopback=False, own_origin=False)

@@ -1,18 +1,18 @@
-"""Names that clients give: of namespaces and of documents. The one place for their rules."""
+"""The rules for names that clients send: namespaces, and ids of documents and chunks."""
 
 from indexd.errors import InvalidField
 
 DEFAULT_NAMESPACE = "default"
 
 MAX_NAMESPACE = 128
-"""Characters of a namespace."""
+"""Characters of a namespace at most."""
 
 MAX_ID = 512
-"""Characters of a document's id or a chunk's, as a client sends it."""
+"""Characters at most of an id of a document or a chunk, as a client sends it."""
 
 
 def namespace_of(name: str | None) -> str:
-    """Trimmed; missing, empty or blank is `default`. Raises InvalidField."""
+    """The trimmed name; `default` if it is missing, empty or blank. Raises InvalidField."""
     trimmed = (name or "").strip() or DEFAULT_NAMESPACE
     if len(trimmed) > MAX_NAMESPACE:
         raise InvalidField(
@@ -22,7 +22,7 @@ def namespace_of(name: str | None) -> str:
 
 
 def checked_id(value: str, where: str) -> str:
-    """The id as it was sent. Raises InvalidField for an empty or a long one."""
+    """The unchanged id. Raises InvalidField if it is empty or too long."""
     if not 1 <= len(value) <= MAX_ID:
         raise InvalidField(f"{where}: expected 1 to {MAX_ID} characters, got {len(value)}")
     return value

@@ -1,6 +1,6 @@
-"""Retention policies: from the YAML file to checked values, with the key at fault in the message.
+"""Reads retention policies from a YAML file, and checks them. Each error names the wrong key.
 
-The keys are described in policies/indexd_retention.yaml, the file that is shipped.
+policies/indexd_retention.yaml, the default file, describes the keys.
 """
 
 import hashlib
@@ -20,19 +20,21 @@ Strategy = Literal["oldest", "lowest_score"]
 
 
 class Semantic(msgspec.Struct, frozen=True):
-    """When a document that searches keep offering counts as irrelevant: all four must hold.
+    """When a document that searches return counts as irrelevant: all four conditions must hold.
 
-    `min_score` is a similarity; the best one the document ever reached lies below it.
+    `min_score` is a similarity; the document's best similarity ever must be below it.
     """
 
     min_score: Annotated[float, Meta(description="The best similarity it reached lies below this")]
-    min_age_seconds: Annotated[float, Meta(description="It is at least so many seconds old")] = (
+    min_age_seconds: Annotated[float, Meta(description="Its age in seconds is at least this")] = (
         7 * 86400.0
     )
     min_exposures: Annotated[
-        int, Meta(description="It was among the results of at least so many searches")
+        int, Meta(description="At least this number of searches returned it")
     ] = 20
-    min_days: Annotated[int, Meta(description="That was on at least so many different days")] = 3
+    min_days: Annotated[
+        int, Meta(description="These searches were on at least this number of days")
+    ] = 3
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -42,7 +44,8 @@ class Policy(msgspec.Struct, frozen=True):
         float | None, Meta(description="Seconds in which a score halves; null: no decay")
     ] = None
     max_items: Annotated[
-        int | None, Meta(description="Most documents the namespace may hold; null: no limit")
+        int | None,
+        Meta(description="Number of documents the namespace may hold at most; null: no limit"),
     ] = None
     max_age_seconds: Annotated[
         float | None,
@@ -63,7 +66,7 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Policies(msgspec.Struct, frozen=True):
-    """All that a file says. A namespace that is not listed has the defaults."""
+    """The content of a policy file. A namespace that is not listed has the defaults."""
 
     defaults: Policy
     namespaces: dict[str, Policy]
@@ -73,26 +76,26 @@ class Policies(msgspec.Struct, frozen=True):
         return self.namespaces.get(namespace, self.defaults)
 
     def seen_by(self, sees: Callable[[str], bool]) -> Self:
-        """As if a file said nothing of the other namespaces, and nobody knew which file."""
+        """The policies of the namespaces that the caller sees, without the name of the file."""
         seen = {name: policy for name, policy in self.namespaces.items() if sees(name)}
         return replace(self, namespaces=seen, source="")
 
     @property
     def hash(self) -> str:
-        """Of what the policies mean; comments and spelling do not count."""
+        """A digest of the meaning: comments and formatting of the file do not change it."""
         meaning = msgspec.json.encode((self.defaults, self.namespaces), order="sorted")
         return hashlib.sha256(meaning).hexdigest()
 
 
 def shipped() -> Path:
-    """The file that comes along; in a wheel it lies inside the package."""
+    """The default file. In a wheel, it is inside the package."""
     inside = Path(__file__).parent / "policies"
     home = inside if inside.exists() else Path(__file__).parents[2] / "policies"
     return home / "indexd_retention.yaml"
 
 
 def load(path: Path) -> Policies:
-    """Raises ConfigurationError naming file and key, such as `namespaces.chronik.max_items`."""
+    """Read a file. Raises ConfigurationError with file and key (`namespaces.chronik.max_items`)."""
     try:
         read = msgspec.yaml.decode(path.read_bytes()) or {}
     except OSError as error:
@@ -106,7 +109,7 @@ def load(path: Path) -> Policies:
 
 
 def parse(read: Any, source: str) -> Policies:
-    """The policies of a decoded file; raises InvalidField."""
+    """The policies of a decoded YAML file. Raises InvalidField."""
     sections = _mapping(read, "the file", ("defaults", "namespaces"))
     defaults = parse_policy(sections.get("defaults") or {}, "defaults", Policy())
     listed = _mapping(sections.get("namespaces") or {}, "namespaces", None)
@@ -121,7 +124,7 @@ def parse(read: Any, source: str) -> Policies:
 
 
 def _named(listed: Mapping[Any, Any]) -> dict[str, Any]:
-    """By namespace as documents name it: trimmed."""
+    """The sections by trimmed namespace. Raises InvalidField for a wrong or repeated name."""
     found: dict[str, Any] = {}
     for key, keys in listed.items():
         if not isinstance(key, str) or not 1 <= len(key.strip()) <= MAX_NAMESPACE:
@@ -135,7 +138,7 @@ def _named(listed: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def parse_policy(keys: Any, where: str, defaults: Policy) -> Policy:
-    """One policy; a key that is missing takes its default. Raises InvalidField."""
+    """One policy. A missing key has the value of `defaults`. Raises InvalidField."""
     given = _mapping(keys, where, Policy.__struct_fields__)
     values = msgspec.structs.asdict(defaults) | dict(given)
     found = Policy(

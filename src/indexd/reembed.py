@@ -1,8 +1,8 @@
-"""A namespace from one embedding model to another, while it is searched and written to.
+"""Moves a namespace from one embedding model to another, while it is searched and written to.
 
-What is made is kept in the database batch by batch, so a run that ends early is taken up by the
-next one. The vectors in use change in one transaction, at the end. The embedder is never asked
-while a transaction is open.
+New vectors are stored in the table `reembedded` batch by batch, so a run that is interrupted is
+continued by the next one. At the end, one transaction replaces all vectors of the namespace. The
+embedder is never called while a transaction is open.
 """
 
 import time
@@ -26,28 +26,31 @@ from indexd.store.writing.vector_space import pause, shut_out_writers
 log = structlog.get_logger()
 
 BATCHES = 4
-"""So many batches of the embedder per lane are fetched and kept together."""
+"""Number of batches per concurrent request to the embedder, which are read and stored together: few
+statements, and little work to repeat after an interruption."""
 
 PATIENCE_SECONDS = 30.0
-"""How long to look for a moment without a write before writers are refused."""
+"""Seconds to try the replacement between two writes, before writes are paused."""
 
 PAUSE_SECONDS = 60.0
-"""The longest that writers are refused at once, also where this program is killed meanwhile."""
+"""Seconds: the length of a pause at most, also if this program is killed during the pause."""
 
 PAUSES = 3
-"""How many pauses are tried before giving up."""
+"""Number of pauses to try before the run fails."""
 
 Show = Callable[[int, int], None]
-"""Told how many texts have their vector, of how many."""
+"""Called with the number of texts that have a new vector, and the number of all texts."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
+    """`chunks` is the number of chunks whose vectors were replaced."""
+
     chunks: int
     contact: Contact
 
 
 async def extent(connection: Connection, embedder: Embedder, namespace: str) -> Extent:
-    """What there is to do."""
+    """Count the texts that need a new vector, and those that have one already."""
     contact = await embedder.contact()
     async with connection.transaction():
         return await store.begin(connection, namespace, contact.model)
@@ -56,10 +59,12 @@ async def extent(connection: Connection, embedder: Embedder, namespace: str) -> 
 async def run(
     connection: Connection, embedder: Embedder, settings: Settings, namespace: str, show: Show
 ) -> Outcome:
-    """Embed what is missing, put it in place, and rebuild the index the namespace had.
+    """Embed all texts that have no new vector, replace the vectors, and rebuild the index.
 
-    The connection is in autocommit and without a statement timeout. Raises NotFound,
-    InvalidRequest, and EmbedderUnavailable, after which another run goes on.
+    The connection must be in autocommit mode and without a statement timeout. Only the replacement
+    is atomic: one transaction, which locks the namespace against writers. Before it, the keeper's
+    advisory lock is taken. Raises NotFound, InvalidRequest and EmbedderUnavailable. After
+    EmbedderUnavailable the next run continues with the vectors that were stored.
     """
     await know_vectors(connection)
     contact = await embedder.contact()
@@ -70,9 +75,9 @@ async def run(
     async for more in task.embed_missing(_pass_size(settings)):
         done += more
         show(done, max(done, found.texts))
-    # Without the index: to change a row under it costs a hundred times as much. The lock keeps
-    # the keeper of a running server from building it again too early; until it is, searches scan
-    # the namespace, which is slower and as right.
+    # The index is dropped first, because updating a row in it takes a hundred times as long. The
+    # lock prevents the keeper of a running server from building the index too early. Until it is
+    # built again, searches scan the namespace, which is slower and returns exact results.
     async with index_keeper.lock(connection, 0.2):
         await _drop_indexes(connection, namespace)
         chunks = await task.cut_over(_pass_size(settings))
@@ -92,7 +97,7 @@ async def _drop_indexes(connection: Connection, namespace: str) -> None:
 
 
 class _Task(msgspec.Struct, frozen=True):
-    """One namespace on its way to the model of `contact`."""
+    """The move of one namespace to the model of `contact`."""
 
     connection: Connection
     embedder: Embedder
@@ -100,7 +105,7 @@ class _Task(msgspec.Struct, frozen=True):
     namespace: str
 
     async def embed_missing(self, size: int) -> AsyncIterator[int]:
-        """One pass over all chunks; says how many texts each step embedded."""
+        """One pass over all chunks. Yields the number of texts that each step embedded."""
         after = ("", -1)
         while texts := await store.missing(self.connection, self.namespace, after, size):
             yield await self._embed(texts)
@@ -118,11 +123,11 @@ class _Task(msgspec.Struct, frozen=True):
         return len(vectors)
 
     async def cut_over(self, size: int) -> int:
-        """Put all vectors in place, in a transaction that finds them all made; how many.
+        """Replace all vectors in one transaction. Returns the number of chunks.
 
-        Where a write came between the last pass and the transaction, another pass makes up for it.
-        A namespace with more writes than that would never be done, so after PATIENCE_SECONDS its
-        writers are refused for the length of a pass.
+        If a text was written after the last pass, the transaction changes nothing, and another pass
+        embeds it. Under constant writes this would never end, so after PATIENCE_SECONDS writes are
+        paused for the length of a pass.
         """
         patient_until = time.monotonic() + PATIENCE_SECONDS
         while (chunks := await self._put_in_place()) is None:
@@ -132,7 +137,10 @@ class _Task(msgspec.Struct, frozen=True):
         return chunks
 
     async def _cut_over_paused(self, size: int) -> int:
-        """Raises EmbedderUnavailable where a pass takes longer than a pause may."""
+        """Pause writes, embed the rest, and replace the vectors.
+
+        Raises EmbedderUnavailable if a pass takes longer than a pause in each of PAUSES attempts.
+        """
         try:
             for _ in range(PAUSES):
                 until = datetime.now(UTC) + timedelta(seconds=PAUSE_SECONDS)
@@ -154,7 +162,10 @@ class _Task(msgspec.Struct, frozen=True):
             pass
 
     async def _put_in_place(self) -> int | None:
-        """Change the vectors with writers shut out; None, and nothing done, if one is missing."""
+        """Replace the vectors in one transaction that excludes writers.
+
+        If a text has no new vector yet, nothing is changed, and None is returned.
+        """
         try:
             async with self.connection.transaction():
                 await shut_out_writers(self.connection, self.namespace)
@@ -164,6 +175,6 @@ class _Task(msgspec.Struct, frozen=True):
                     self.connection, self.namespace, self.contact.model, self.contact.dimension
                 )
         except DeadlockDetected:
-            # A deletion holds a document and waits for the namespace.
+            # A deletion holds a lock on a document and waits for the lock on the namespace.
             log.info("cutting over collided with a deletion", namespace=self.namespace)
             return None

@@ -1,7 +1,7 @@
-"""All settings: one row each, from a YAML file and the environment, unknown keys refused.
+"""All settings, which are read from a YAML file and the environment. Unknown keys are refused.
 
-A setting `max_k` is `max_k:` in the file (named by INDEXD_CONFIG) and INDEXD_MAX_K in the
-environment, which wins; command line options win over both.
+The setting `max_k` is `max_k:` in the file (named by INDEXD_CONFIG) and INDEXD_MAX_K in the
+environment. The environment overrides the file; command line options override both.
 """
 
 import ipaddress
@@ -21,7 +21,8 @@ PREFIX = "INDEXD_"
 CONFIG_VARIABLE = "INDEXD_CONFIG"
 
 ROOTS_FOLDER = "/var/lib/indexd"
-"""Where root's data lies by default: a folder whose parents everyone may enter already."""
+"""The default data folder of root. All users may enter its parent folders, so PostgreSQL can reach
+it, although it does not run as root."""
 
 SWITCHES = ("auth", "budget_degrade", "tracing")
 """Settings that are `on` or `off`, which YAML reads as true and false."""
@@ -65,7 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     allowed_hosts: Annotated[
         str | None,
-        Meta(description="Names the server may be called by, beside loopback ones; with commas"),
+        Meta(description="Names the server may be called by, besides loopback ones, with commas"),
     ] = None
     admin_key_file: Annotated[
         str | None, Meta(description="File that holds an admin key, known from the start on")
@@ -163,7 +164,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 32
     index_worn_share: Annotated[
         float,
-        Meta(gt=0, lt=1, description="Share of removed chunks from which an index is built anew"),
+        Meta(gt=0, lt=1, description="Share of removed chunks at which an index is built again"),
     ] = 0.2
     hnsw_m: Annotated[int, Meta(ge=2, le=100, description="Links per node of an HNSW index")] = 24
     hnsw_ef_construction: Annotated[
@@ -262,12 +263,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def maintenance_url(self) -> str | None:
-        """Where a connection is a session, and locks and LISTEN hold."""
+        """The URL for connections that need session locks and LISTEN, past a pooler."""
         return self.database_direct_url or self.database_url
 
     @property
     def authenticates(self) -> bool:
-        """Whether callers need a key: as set, else unless only this machine can reach it."""
+        """Whether callers need a key: as set by `auth`, else unless the address is loopback."""
         if self.auth is not None:
             return self.auth == "keys"
         return not self.is_loopback
@@ -282,7 +283,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def doors(self) -> hosts.Doors:
-        """What requests may call this server. Raises ConfigurationError for a name that is none."""
+        """The names by which the server may be called. Raises ConfigurationError for a bad name."""
         open_on_loopback = self.is_loopback and not self.authenticates
         host, _ = self.host_and_port
         return hosts.doors(host, self.allowed_hosts, open_on_loopback=open_on_loopback)
@@ -304,21 +305,22 @@ class Row(NamedTuple):
 
 
 def rows() -> Iterator[Row]:
-    """The documented table, in the order of the fields above."""
+    """All settings in the order of the fields above, for the reference page and the CLI."""
+    # The type: msgspec declares `type_info` to return its base class, which has no `fields`.
     for field in msgspec.inspect.type_info(Settings).fields:  # type: ignore[attr-defined]
         extra = field.type.extra_json_schema or {}
         yield Row(field.name, PREFIX + field.name.upper(), field.default, extra["description"])
 
 
 def default_data_path() -> Path:
-    """The user's data folder, as the platform has it; for root one whose parents all may enter."""
+    """The platform's data folder of the user; ROOTS_FOLDER for root on Linux."""
     if sys.platform.startswith("linux") and os.geteuid() == 0:
         return Path(ROOTS_FOLDER)
     return home_data_path()
 
 
 def home_data_path() -> Path:
-    """The data folder in the home of whoever runs this."""
+    """The data folder in the home of the user who runs this program."""
     if sys.platform == "darwin":
         return Path("~/Library/Application Support/indexd").expanduser()
     if sys.platform == "win32":
@@ -327,7 +329,7 @@ def home_data_path() -> Path:
 
 
 def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read file, environment and command line; raise ConfigurationError naming the key at fault."""
+    """Read file and environment, and apply `overrides`. Raises ConfigurationError with the key."""
     names = set(Settings.__struct_fields__)
     given = _from_file(environ.get(CONFIG_VARIABLE))
     if unknown := sorted(set(given) - names):
@@ -343,7 +345,7 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
             raise ConfigurationError(
                 f"{variable}: unknown setting; `indexd settings` lists those there are"
             )
-        # An empty variable is an unset one, as compose files and shells write it.
+        # An empty variable counts as unset, because compose files and shells write it so.
         if value != "":
             given[name] = value
     given |= {name: value for name, value in (overrides or {}).items() if value is not None}
@@ -356,7 +358,7 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
             message = f"expected one of {', '.join(valid)}, got {given.get(name)!r}"
         raise ConfigurationError(f"{name or 'settings'}: {message}") from error
     if overrides and overrides.get("database_url") and not overrides.get("database_direct_url"):
-        # That of the environment leads to the database of the environment.
+        # The direct URL of the environment belongs to the database URL of the environment.
         settings = msgspec.structs.replace(settings, database_direct_url=None)
     if settings.database_direct_url is not None and settings.database_url is None:
         raise ConfigurationError("database_direct_url: expected database_url beside it")
@@ -365,7 +367,7 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
 
 
 def _choices(name: str) -> list[str]:
-    """The values of a setting that takes one of several words."""
+    """The allowed values of a setting whose type is a Literal, else an empty list."""
     hint = get_type_hints(Settings).get(name)
     return [value for part in (hint, *get_args(hint)) for value in get_args(part) if _is_word(part)]
 
@@ -375,7 +377,7 @@ def _is_word(hint: Any) -> bool:
 
 
 def secret_from(path: str, setting: str) -> str:
-    """What a file of one line holds. Raises ConfigurationError naming the setting."""
+    """The content of a file of one line. Raises ConfigurationError with the setting."""
     try:
         secret = Path(path).expanduser().read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

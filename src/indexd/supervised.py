@@ -1,4 +1,4 @@
-"""Work that goes on beside the requests, as long as its server lives."""
+"""Background tasks that run as long as the server, and start again after an error."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -9,13 +9,14 @@ import structlog
 log = structlog.get_logger()
 
 AGAIN_SECONDS = 1.0
+"""Seconds to wait before work that failed is started again."""
 
 
 @asynccontextmanager
-async def beside(work: Callable[[], Coroutine[None, None, None]]) -> AsyncIterator[None]:
-    """Have `work` done as long as this lasts; it is cut off at the end.
+async def run_in_background(work: Callable[[], Coroutine[None, None, None]]) -> AsyncIterator[None]:
+    """Run `work` in a task while this context is open, and cancel it when the context closes.
 
-    Where it fails, which it should not, the log says so and it begins anew.
+    If `work` raises an exception, the exception is logged and `work` starts again.
     """
 
     async def supervised() -> None:

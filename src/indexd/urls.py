@@ -1,4 +1,4 @@
-"""Database URLs, as libpq takes them."""
+"""Database URLs in the form of libpq."""
 
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -20,13 +20,14 @@ def _rest(url: str) -> str:
 
 
 def libpq_url(url: str) -> str:
-    """For psycopg and libpq's own programs."""
+    """The URL for psycopg and the programs of PostgreSQL, without the name of a driver."""
     return "postgresql://" + _rest(url)
 
 
 def require_valid(url: str) -> None:
-    """Raises ConfigurationError for what libpq cannot read, and does not say which part: it may be
-    the password.
+    """Raise ConfigurationError for a URL that libpq cannot parse.
+
+    The message does not quote the wrong part, because it may be the password.
     """
     try:
         parts = conninfo_to_dict(libpq_url(url))
@@ -48,14 +49,17 @@ _INVALID = (
 
 
 def for_command_line(url: str) -> tuple[str, dict[str, str]]:
-    """For libpq's programs, and what their environment needs: everyone sees their arguments."""
+    """The URL without its password as an argument, and the password as environment variable.
+
+    All users of a machine can see the arguments of a program.
+    """
     parts = conninfo_to_dict(libpq_url(url))
     password = parts.pop("password", None)
     return make_conninfo("", **parts), {"PGPASSWORD": str(password)} if password else {}
 
 
 def is_on_this_machine(url: str) -> bool:
-    """As far as the URL tells."""
+    """Whether all hosts of the URL are this machine. Host names are not resolved."""
     hosts = str(conninfo_to_dict(libpq_url(url)).get("host") or "").split(",")
     return all(h == "" or h.startswith(("/", "@", "127.")) or h in _OURS for h in hosts)
 
@@ -69,4 +73,5 @@ def with_password(url: str, password: str) -> str:
     if parts.password is not None:
         return url
     user, _, place = parts.netloc.rpartition("@")
+    # `_replace` is public: every named tuple has it.
     return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}"))

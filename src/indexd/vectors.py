@@ -1,4 +1,4 @@
-"""Embeddings: what is taken, and the form in which they are stored and compared."""
+"""Embeddings: which ones are accepted, and the form in which they are stored and compared."""
 
 from typing import Any, Self
 
@@ -9,36 +9,36 @@ from numpy.typing import NDArray
 from indexd.errors import DimensionMismatch, EmbedderUnavailable, InvalidEmbedding, ModelMismatch
 
 MAX_DIMENSION = 16_000
-"""What pgvector's `vector` type can hold."""
+"""Numbers per embedding at most: the limit of pgvector's `vector` type."""
 
 Embedding = NDArray[np.float32]
 """Shape (dimension,), L2-normalised."""
 
 
 class Model(msgspec.Struct, frozen=True):
-    """What a vector was made by. Other weights under the same name have another revision."""
+    """The model that made a vector. Other weights under the same name have another revision."""
 
     name: str
     revision: str | None = None
 
     @classmethod
     def named(cls, name: str | None, revision: str | None) -> Self | None:
-        """None where nobody said what it is called."""
+        """The model of this name; None if no name is given."""
         return None if name is None else cls(name, revision)
 
     def __str__(self) -> str:
         return self.name if self.revision is None else f"{self.name}@{self.revision}"
 
     def agrees_with(self, other: "Model | None") -> bool:
-        """Whether their vectors may be compared; what is not known speaks against nothing."""
+        """Whether vectors of both models may be compared. Unknown models and revisions agree."""
         return other is None or (
             self.name == other.name
             and (None in (self.revision, other.revision) or self.revision == other.revision)
         )
 
 
-AWAITED: Embedding = np.empty(0, dtype=np.float32)
-"""Stands for a vector that the embedder has yet to make: no other has dimension 0."""
+PENDING_EMBEDDING: Embedding = np.empty(0, dtype=np.float32)
+"""Placeholder of a vector that the embedder has not made yet. No real vector has dimension 0."""
 
 ALLOWED = f"expected an array of 1 to {MAX_DIMENSION:,} finite numbers, not all zero"
 
@@ -46,9 +46,9 @@ ALLOWED = f"expected an array of 1 to {MAX_DIMENSION:,} finite numbers, not all 
 def parse(value: Any, where: str) -> Embedding:
     """Check what a client sent as an embedding and normalise it to length 1.
 
-    `where` names the place in the message, such as "chunk 'c2'". Raises InvalidEmbedding for
-    anything but an array of numbers that float32 can represent, not all of them zero. One that is
-    parsed already is taken as it is.
+    `where` names the embedding in the message, such as "chunk 'c2'". Raises InvalidEmbedding unless
+    it is an array of numbers that float32 can represent, and not all of them are zero. A numpy
+    array is returned unchanged, because it was parsed before.
     """
     if isinstance(value, np.ndarray):
         return value
@@ -71,13 +71,13 @@ def parse(value: Any, where: str) -> Embedding:
 
 
 def normalised(vector: NDArray[np.float32]) -> Embedding:
-    """Scale to length 1; the norm is taken in float64, where no float32 squared overflows."""
+    """Scale to length 1. The norm is computed in float64, so that no square overflows."""
     wide = vector.astype(np.float64)
     return (wide / np.sqrt(wide @ wide)).astype(np.float32)
 
 
 def mismatch(where: str, expected: int, got: int) -> DimensionMismatch:
-    """The error for an embedding of another dimension than its namespace or siblings."""
+    """The error for an embedding whose dimension differs from its namespace or document."""
     return DimensionMismatch(
         f"{where} embedding dimensionality mismatch: expected {expected}, got {got}",
         hint="a namespace keeps the dimension of its first document until it is empty",
@@ -86,7 +86,10 @@ def mismatch(where: str, expected: int, got: int) -> DimensionMismatch:
 
 
 def embedder_mismatch(namespace: str, expected: int, got: int) -> EmbedderUnavailable:
-    """The error for a text that cannot be compared: not the client's fault, who sent no vector."""
+    """The error for a text whose new vector does not fit the namespace.
+
+    It is a 503 and not a 400, because the client sent no vector and is not at fault.
+    """
     return EmbedderUnavailable(
         f"the embedder's vectors have dimension {got}, "
         f"namespace {namespace!r} holds vectors of dimension {expected}"
@@ -94,7 +97,7 @@ def embedder_mismatch(namespace: str, expected: int, got: int) -> EmbedderUnavai
 
 
 def other_model(where: str, namespace: str, expected: Model, got: Model) -> ModelMismatch:
-    """The error for an embedding of another model than its namespace's."""
+    """The error for an embedding whose model differs from that of its namespace."""
     return ModelMismatch(
         f"{where} comes from model {got}, but the vectors of namespace {namespace!r} "
         f"come from {expected}",

@@ -16,9 +16,9 @@ from litestar.routes import HTTPRoute
 from litestar.types import Guard
 
 from indexd.access import ANYONE, OPEN, SCOPES, Access, Others
-from indexd.background.key_cache import Keyring
+from indexd.background.key_cache import KeyCache
 from indexd.errors import IndexdError, RateLimited, ScopeMissing, Unauthorized
-from indexd.load.rate_limit import Rate
+from indexd.load.rate_limit import RateLimit
 from indexd.settings import Settings
 from indexd.store import keys
 from indexd.telemetry.metrics import Metrics
@@ -44,25 +44,25 @@ def access_of(request: Request[Any, Any, Any]) -> Access:
     return access
 
 
-def guard(settings: Settings, keyring: Keyring | None, metrics: Metrics) -> Guard:
-    """Without a keyring, authentication is off and everyone is an admin."""
-    failures = Rate(settings.auth_failures_per_minute)
-    rate = Rate(settings.rate_limit) if settings.rate_limit else None
+def guard(settings: Settings, key_cache: KeyCache | None, metrics: Metrics) -> Guard:
+    """Without a key cache, authentication is off and everyone is an admin."""
+    failures = RateLimit(settings.auth_failures_per_minute)
+    rate = RateLimit(settings.rate_limit) if settings.rate_limit else None
 
-    async def identified(connection: ASGIConnection[Any, Any, Any, Any], ring: Keyring) -> Access:
+    async def identified(connection: ASGIConnection[Any, Any, Any, Any], cache: KeyCache) -> Access:
         kind, _, secret = connection.headers.get("authorization", "").partition(" ")
         secret = secret.strip()
         if kind.lower() != "bearer" or not 1 <= len(secret) <= keys.LONGEST:
             raise refused("missing")
         address = connection.client.host if connection.client else ""
-        found = ring.remembered(secret)
+        found = cache.remembered(secret)
         if found is None:
             # Only those that memory has not: a flood of guesses keeps no valid key out.
-            if left := failures.wait(address):
+            if left := failures.seconds_until_allowed(address):
                 metrics.auth_failures.labels("limited").inc()
                 structlog.contextvars.bind_contextvars(refused="limited")
                 raise RateLimited("too many wrong keys; try again later", retry_after_seconds=left)
-            found = await ring.asked(secret)
+            found = await cache.asked(secret)
         key = found[0] if found else None
         if found is None or not keys.matches(key, secret):
             failures.count(address)
@@ -84,10 +84,10 @@ def guard(settings: Settings, keyring: Keyring | None, metrics: Metrics) -> Guar
         needed = scope_of(handler)
         if getattr(settings, handler.opt.get("open_if", ""), False):
             needed = OPEN
-        if needed == OPEN or keyring is None:
+        if needed == OPEN or key_cache is None:
             access = ANYONE
         else:
-            access = await identified(connection, keyring)
+            access = await identified(connection, key_cache)
             structlog.contextvars.bind_contextvars(key=access.name)
             if not access.reaches(needed):
                 metrics.auth_failures.labels("scope").inc()
@@ -96,7 +96,7 @@ def guard(settings: Settings, keyring: Keyring | None, metrics: Metrics) -> Guar
         connection.scope["auth"] = access
         if needed == OPEN or handler.opt.get("urgent"):
             return
-        if rate is not None and (left := rate.take(access.name)):
+        if rate is not None and (left := rate.try_acquire(access.name)):
             metrics.rejected.labels("rate_limit").inc()
             raise RateLimited(
                 f"at most {settings.rate_limit} requests per minute; try again later",

@@ -31,7 +31,7 @@ from indexd.store.documents import Chunk, Document, SourceRef, check_siblings
 from indexd.store.filters import Filters
 from indexd.store.forgetting.forget import Condition
 from indexd.store.search import Query
-from indexd.vectors import AWAITED, Model
+from indexd.vectors import PENDING_EMBEDDING, Model
 
 DEFAULT_K = 10
 MAX_LIMIT = 1_000
@@ -106,7 +106,7 @@ def _chunk(doc_id: str, place: int, sent: ChunkIn) -> Chunk:
         meta=meta,
         tags=tuple(tags),
         source_path=_optional_text(meta, "source_path", where),
-        embedding=AWAITED
+        embedding=PENDING_EMBEDDING
         if embedding is UNSET
         else vectors.parse(embedding, f"chunk {chunk_id!r}"),
     )

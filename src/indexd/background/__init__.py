@@ -1,1 +1,1 @@
-"""Work beside the requests: index keeper, key cache, exposure buffer, gauges."""
+"""Background tasks of a server process: index keeper, key cache, exposure buffer, gauges."""

@@ -1,7 +1,7 @@
-"""What searches found, remembered in memory and written in the background, never in a request.
+"""A buffer of exposures (documents that a search returned), which is written in the background.
 
-Only searches of namespaces whose policy has a `semantic:` section are noted here: elsewhere
-nothing is made of an exposure.
+No request writes exposures. Only searches of namespaces whose policy has a `semantic:` section are
+noted: no other feature reads exposures.
 """
 
 import asyncio
@@ -18,14 +18,17 @@ from indexd.store import policies
 from indexd.store.forgetting import relevance
 from indexd.store.forgetting.relevance import PRIOR, Exposure
 from indexd.store.search.hits import Hit
-from indexd.supervised import beside
+from indexd.supervised import run_in_background
 from indexd.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
 
-class Exposures:
-    """Exposures not written yet, at most `limit` documents; what does not fit is counted."""
+class ExposureBuffer:
+    """Exposures that are not written yet, of at most `limit` documents.
+
+    Exposures of further documents are dropped, and counted in a metric.
+    """
 
     def __init__(self, metrics: Metrics, limit: int) -> None:
         self._metrics = metrics
@@ -34,7 +37,10 @@ class Exposures:
         self._held = 0
 
     def note(self, namespace: str, hits: Iterable[Hit]) -> None:
-        """Each document once per search, by its best chunk: hits come best first."""
+        """Note each document once per search, with the similarity of its best chunk.
+
+        `hits` are sorted, the best first.
+        """
         best = {hit.doc_id: hit.similarity for hit in reversed([*hits])}
         documents = self._seen.get(namespace, {})
         for doc_id, cosine in best.items():
@@ -51,9 +57,9 @@ class Exposures:
             self._seen[namespace] = documents
 
     async def flush(self, database: Database, at: datetime) -> None:
-        """Write all that is held, in one transaction per namespace; none where nothing is held.
+        """Write the buffer to the database, in one transaction per namespace, and empty it.
 
-        Where the database fails, exposures are dropped and counted.
+        If a transaction fails, its exposures are dropped, and counted in a metric.
         """
         seen, self._seen, self._held = self._seen, {}, 0
         for namespace, documents in seen.items():
@@ -65,7 +71,7 @@ class Exposures:
                 self._metrics.exposures_flushed.inc(written)
             except (IndexdError, psycopg.Error) as error:
                 self._metrics.exposures_dropped.inc(len(exposures))
-                # The log has it once that the database takes no writes.
+                # The pool has logged already that the database is read-only.
                 if not isinstance(error, DatabaseReadOnly):
                     log.warning("dropped exposures", count=len(exposures), cause=str(error))
 
@@ -81,7 +87,7 @@ class Exposures:
                 await self.flush(database, now())
 
         try:
-            async with beside(repeat):
+            async with run_in_background(repeat):
                 yield
         finally:
             await self.flush(database, now())
@@ -90,7 +96,10 @@ class Exposures:
 async def _record(
     connection: Connection, namespace: str, seen: list[Exposure], at: datetime
 ) -> int:
-    """How many were written; 0 where the policy lost its `semantic:` section since the search."""
+    """Write exposures of one namespace. Returns how many were written.
+
+    Returns 0 if the policy has lost its `semantic:` section since the search.
+    """
     semantic = (await policies.of(connection, namespace)).semantic
     if semantic is None:
         return 0

@@ -1,4 +1,4 @@
-"""What a process looks at beside its requests: budget, pool, itself, schema, the memory's state."""
+"""Samples gauges in the background: latency budget, pool, process, schema, and stored data."""
 
 import asyncio
 import shutil
@@ -25,22 +25,27 @@ from indexd.urls import is_on_this_machine
 log = structlog.get_logger()
 
 SECONDS = 1.0
+"""Seconds between two samples of the process and two checks of the schema."""
 
 WATCH_SECONDS = 30.0
-"""How often the database is asked for what is due: a query or two, cheap on their indexes."""
+"""Seconds between two samples of the database. Each costs three queries, two of which use an index.
+"""
 
-REFUSALS = [
+REFUSALS = tuple(
     refusal.code for refusal in (DatabaseReadOnly, DatabaseFull, DatabasePrivilege, DatabaseRefusal)
-]
+)
+"""Codes of refused writes: the values of the label `reason`."""
 
 
-async def beat(service: Service) -> None:
+async def sample_every_second(service: Service) -> None:
+    """Set the gauges of the process every SECONDS, until this is cancelled."""
     while True:
-        look(service)
+        sample_process(service)
         await asyncio.sleep(SECONDS)
 
 
-def look(service: Service) -> None:
+def sample_process(service: Service) -> None:
+    """Set the gauges that need no database: budget, pool, process, embedder, refusals."""
     budget, metrics, database = service.budget, service.metrics, service.database
     before = budget.times_exceeded
     budget.judge()
@@ -62,15 +67,19 @@ def look(service: Service) -> None:
         metrics.writes_refused.labels(reason).set(refusal is not None and refusal.code == reason)
 
 
-async def watch_over(service: Service) -> None:
-    """Without the database, what was seen last stays; /readyz and other metrics tell."""
+async def sample_database_regularly(service: Service) -> None:
+    """Set the gauges of the database every WATCH_SECONDS, until this is cancelled.
+
+    If the database does not answer, they keep their values; /readyz reports the failure.
+    """
     while True:
         with suppress(Unavailable, psycopg.Error):
-            await look_inside(service)
+            await sample_database(service)
         await asyncio.sleep(WATCH_SECONDS)
 
 
-async def look_inside(service: Service) -> None:
+async def sample_database(service: Service) -> None:
+    """Set the gauges of documents to remove, missing indexes, and free disk space."""
     metrics, settings = service.metrics, service.settings
 
     async def ask(
@@ -87,7 +96,7 @@ async def look_inside(service: Service) -> None:
     earning = indexes.earning(namespaces, index_keeper.rules(settings))
     metrics.indexes_missing.set(sum(one.serving is None for one in earning))
     if folder is not None and is_on_this_machine(settings.database_url or ""):
-        # The folder of another machine or container that is reached by a local address is not here.
+        # A database behind a local address can run in a container: then its folder is not here.
         with suppress(OSError):
             usage = shutil.disk_usage(folder)
             metrics.disk_free.labels("database").set(usage.free)
@@ -95,7 +104,10 @@ async def look_inside(service: Service) -> None:
 
 
 async def follow_schema(database: Database) -> None:
-    """A pipeline may migrate while this runs; the log says when the schema ceases to fit."""
+    """Check every second whether the schema still fits this program, and log each change.
+
+    A deployment may migrate the schema while this process runs.
+    """
     while True:
         before = database.unfit
         with suppress(DatabaseUnavailable, psycopg.Error):

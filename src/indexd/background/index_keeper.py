@@ -1,8 +1,9 @@
-"""The keeper: gives namespaces the HNSW indexes they earn, in the background.
+"""The index keeper: builds and drops HNSW indexes in the background, by the size of namespaces.
 
-Every server process runs one, and a lock lets one of them work at a time; what it does, it derives
-anew from the database each round, so a keeper that is killed leaves nothing that the next does not
-find: an index whose build was cut off is invalid, is dropped and built again.
+Every server process runs a keeper, and an advisory lock lets one of them work at a time. Each round
+reads the state of all indexes from the database; the keeper remembers nothing. So a keeper may be
+killed at any time: an index whose build was interrupted is invalid, and the next round drops it and
+builds it again.
 """
 
 import asyncio
@@ -28,9 +29,11 @@ log = structlog.get_logger()
 
 IDLE = TransactionStatus.IDLE
 LOCK = "hashtextextended('indexd:keeper', 0)"
+"""SQL: the number of the advisory lock that a working keeper holds."""
 
 
 def rules(settings: Settings) -> Rules:
+    """The settings that decide which namespaces get an index."""
     return Rules(
         threshold=settings.index_threshold,
         limit=settings.index_limit,
@@ -46,9 +49,9 @@ async def keep(
     built: Callable[[], None] = lambda: None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> None:
-    """Keep the indexes, round after round, for ever; a build may be cut off at any time.
+    """Run a round every `keeper_interval_seconds` until this is cancelled, also during a build.
 
-    Each round first deletes the plans that expired, for a build may take long.
+    Each round deletes expired forget plans first, because a build can take hours.
     """
     told: str | None = None
     while True:
@@ -61,10 +64,10 @@ async def keep(
                         told = obstacle
                         _say(obstacle)
                     if await no_writes(connection):
-                        break  # a session keeps the read-only default that it began with
+                        break  # reconnect: a session keeps the read-only default it began with
                     await asyncio.sleep(settings.keeper_interval_seconds)
         except psycopg.Error as error:
-            # The database went away, or a statement collided: the next round starts over.
+            # The connection was lost, or a statement collided: the next round starts from scratch.
             log.warning("index keeper interrupted", cause=type(error).__name__)
         except ConfigurationError as error:
             log.warning("index keeper cannot work", cause=error.message)
@@ -76,7 +79,7 @@ async def keep(
 async def _round(
     connection: Connection, settings: Settings, built: Callable[[], None], at: datetime
 ) -> str | None:
-    """Answers why the indexes had to be left as they are, if they had to."""
+    """Do one round. Returns the reason if the indexes could not be changed, else None."""
     # The keeper of a program too old for the schema must not touch its indexes.
     ill = [check for check in checks(await versions(connection)) if not check.ok]
     if ill:
@@ -94,10 +97,10 @@ def _say(obstacle: str | None) -> None:
 
 @asynccontextmanager
 async def lock(connection: Connection, interval: float) -> AsyncIterator[None]:
-    """Wait until no other keeper works, by polling, and work alone.
+    """Hold the keeper's advisory lock; poll for it every `interval` seconds.
 
-    One that waits inside of pg_advisory_lock holds a snapshot, for which CREATE INDEX CONCURRENTLY
-    in the other would wait: a deadlock.
+    Polling avoids a deadlock: a session that waits in pg_advisory_lock holds a snapshot, and CREATE
+    INDEX CONCURRENTLY in the other keeper would wait for that snapshot to end.
     """
     while True:
         cursor = await connection.execute(f"SELECT pg_try_advisory_lock({LOCK})")
@@ -114,10 +117,10 @@ async def lock(connection: Connection, interval: float) -> AsyncIterator[None]:
 async def keep_once(
     connection: Connection, wanted: Rules, built: Callable[[], None] = lambda: None
 ) -> str | None:
-    """Bring all indexes to what they should be. The caller holds the lock.
+    """Drop, build and rebuild indexes as the rules demand. The caller holds the lock.
 
-    `built` is called for each index that was built. Answers the obstacle where the indexes had to
-    be left as they are.
+    `built` is called for each index that was built. Returns the reason if the indexes could not be
+    changed, else None.
     """
     obstacle = await indexes.obstacle(connection)
     namespaces = await indexes.look(connection)
@@ -148,11 +151,12 @@ async def _count_ages(connection: Connection, namespaces: Sequence[Namespace]) -
 
 
 async def keep_one(connection: Connection, name: str, wanted: Rules) -> None:
-    """Bring the index of one namespace to what its mode says, `always` or `never`, and touch no
-    other. The caller holds the lock.
+    """Build or drop the index of one namespace, as its mode `always` or `never` demands.
+
+    Indexes of other namespaces are not changed. The caller holds the lock.
     """
     namespaces = [one for one in await indexes.look(connection) if one.name == name]
-    # The limit is over all namespaces, and this one was asked for by name.
+    # INDEXD_INDEX_LIMIT counts all namespaces; an index that an admin asked for is built anyway.
     earning = indexes.earning(namespaces, msgspec.structs.replace(wanted, limit=1))
     for namespace in namespaces:
         await _drop_others(connection, namespace, earns=bool(earning))
@@ -163,7 +167,7 @@ async def keep_one(connection: Connection, name: str, wanted: Rules) -> None:
 
 
 async def _drop_others(connection: Connection, namespace: Namespace, *, earns: bool) -> None:
-    """Its indexes but the one that serves, and that as well unless it earns one."""
+    """Drop the indexes of a namespace, except the valid one if the namespace earns an index."""
     for index in namespace.indexes:
         if not (index.valid and index.name == namespace.wanted and earns):
             await indexes.drop(connection, index.name)

@@ -1,10 +1,10 @@
-"""The API keys as this process knows them: all of them, in memory, and never an old state.
+"""A cache of all API keys in the memory of this process, which never serves an outdated key.
 
-A session of its own LISTENs for changes and, hearing of one or after a second, reads them all
-again; while that is under way, and whenever the last reading lies more than two seconds back, what
-is in memory is not believed and each request asks the database. So a revoked key is refused as soon
-as the notification is there, and where one is dropped on the way, after a second.
-A key that is not in memory is always asked for: it may be new.
+A session of its own LISTENs for changes. It reads all keys again after each notification, and at
+least once a second. During a reload, and if the last reload is more than two seconds old, the cache
+is not valid and each request reads its key from the database. So a revoked key is refused as soon
+as the notification arrives. If a notification is lost, the key is refused a second later.
+A key that is not in the cache is always read from the database, because it may be new.
 """
 
 import asyncio
@@ -25,11 +25,15 @@ from indexd.store.keys import CHANNEL, FOLLOWER, LONGEST, PREFIX, SHORTEST, Key
 log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
+"""Seconds between two reloads if no notification comes, and before a lost session is replaced."""
+
 BELIEVED_SECONDS = 2.0
+"""Seconds for which the cache is valid after a reload. Longer than LOOK_SECONDS, so that requests
+need the database only if reloads fail."""
 
 
-class Keyring:
-    """Knows the keys while `follow` goes on."""
+class KeyCache:
+    """Holds the keys while `follow` runs."""
 
     def __init__(self, url: str, database: Database) -> None:
         self._url = url
@@ -38,7 +42,7 @@ class Keyring:
         self._believed_until = 0.0
 
     def remembered(self, secret: str) -> tuple[Key, Access] | None:
-        """The key of this prefix, if memory has it and can be believed."""
+        """The key of this prefix, if the cache is valid and has it."""
         if time.monotonic() >= self._believed_until:
             return None
         return self._keys.get(secret[:PREFIX])
@@ -51,10 +55,11 @@ class Keyring:
         return (key, _access(key)) if key else None
 
     async def follow(self) -> None:
+        """Reload the keys after each change, and every LOOK_SECONDS, until this is cancelled."""
         while True:
             try:
                 async with maintenance(self._url, FOLLOWER) as connection:
-                    # A standby takes no LISTEN: there the keys are read again each second.
+                    # A standby refuses LISTEN. There the keys are only reloaded each second.
                     if await no_writes(connection) != STANDBY:
                         await connection.execute(f"LISTEN {CHANNEL}")
                     while True:
@@ -64,7 +69,7 @@ class Keyring:
             except ConfigurationError as error:
                 log.warning("keys are not followed", cause=error.message)
             except psycopg.Error as error:
-                # Meanwhile every request asks for itself.
+                # Until the session is replaced, every request reads its key from the database.
                 log.warning("keys are not followed", cause=type(error).__name__)
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -75,7 +80,7 @@ class Keyring:
 
 
 def admin_secret(settings: Settings) -> str | None:
-    """What the admin key file holds, if there is one. Raises ConfigurationError."""
+    """The admin key from its file; None if no file is set. Raises ConfigurationError."""
     if settings.admin_key_file is None:
         return None
     secret = secret_from(settings.admin_key_file, "admin_key_file")
@@ -91,15 +96,16 @@ def _access(key: Key) -> Access:
     return Access(key.name, key.scope, limits)
 
 
-async def spread(connection: Connection, *, wait_seconds: float) -> int | None:
-    """Wait until all servers have read the keys as they are: how many; None if some did not.
+async def wait_until_reloaded(connection: Connection, *, wait_seconds: float) -> int | None:
+    """Wait until every server has reloaded its keys.
 
-    The connection is outside of any transaction.
+    Returns the number of servers, or None if one did not reload within `wait_seconds`. The
+    connection must not be in a transaction.
     """
-    since = await keys.call(connection)
+    since = await keys.notify_reload(connection)
     deadline = time.monotonic() + wait_seconds
     while True:
-        following, behind = await keys.unaware(connection, since)
+        following, behind = await keys.stale_servers(connection, since)
         if not behind:
             return following
         if time.monotonic() > deadline:

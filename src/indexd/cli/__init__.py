@@ -42,11 +42,11 @@ NOT_MIGRATED = (
     errors.UndefinedColumn,
     errors.UndefinedFunction,
 )
-"""What the database says where migrations are missing."""
+"""Errors of the database that a missing migration causes."""
 
 
 def main() -> None:
-    """What is not a bug is one line on standard error and exit code 1, not a traceback."""
+    """Run a command. An expected error is one line on standard error and exit code 1."""
     try:
         commands()
     except (IndexdError, DBAPIError, psycopg.Error, OSError) as error:
@@ -61,6 +61,6 @@ def _said(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
-    # The lines after the first can hold values of a row.
+    # Only the first line: the others can hold values of a row.
     [first, *_] = str(error).splitlines() or [type(error).__name__]
     return f"{first}: run `indexd db upgrade`" if isinstance(error, NOT_MIGRATED) else first

@@ -1,4 +1,4 @@
-"""`indexd backup` and `indexd restore`: the whole memory in one file, by pg_dump's own format."""
+"""`indexd backup` and `indexd restore`: the whole memory in one file, in the format of pg_dump."""
 
 import asyncio
 import shutil
@@ -10,31 +10,31 @@ from pathlib import Path
 
 import click
 
-from indexd.cli.common import database_options, load, running_database
+from indexd.cli.common import running_database, with_settings
 from indexd.cli.programs import connecting, of_archives
 from indexd.db import pool
 from indexd.db.sessions import maintenance, maintenance_connection, require_session
 from indexd.errors import ConfigurationError
+from indexd.settings import Settings
 
 NEEDED = (" SCHEMA - indexd ", " TABLE DATA indexd alembic_version ")
-"""Entries of the archive without which it is no backup of a memory."""
+"""Entries that the table of contents of every backup has. Without them, a restore is refused."""
 
 LEFT_OUT = (" INDEX indexd hnsw_", " COMMENT indexd INDEX hnsw_")
-"""Entries of the archive that a restore leaves to the index keeper, which builds them later."""
+"""Entries that a restore skips: building an HNSW index takes long, and the index keeper does it."""
 
 NEW_IN_17 = b"SET transaction_timeout "
-"""A line at the head of what pg_restore 17 or newer writes, which older servers refuse."""
+"""Start of a line at the head of scripts of pg_restore 17 and newer, which older servers refuse."""
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@database_options
-def backup(file: Path, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def backup(settings: Settings, file: Path) -> None:
     """Write documents, policies, keys (hashed) and the audit to FILE, while the service runs."""
     if file.exists():
         raise ConfigurationError(f"{file} is there already")
     begun = file.with_name(file.name + ".part")
-    settings = load(database_url=database_url, data_dir=data_dir)
     with running_database(settings) as url:
         # What pg_dump sets holds for its session, and is lost in a pooler that shares it.
         require_session(url)
@@ -51,13 +51,12 @@ def backup(file: Path, database_url: str | None, data_dir: str | None) -> None:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--replace", is_flag=True, help="Drop what the database holds now.")
-@database_options
-def restore(file: Path, replace: bool, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def restore(settings: Settings, file: Path, replace: bool) -> None:
     """Put what FILE holds into a database, whole or not at all.
 
     HNSW indexes are not restored: a running server builds them, and searches scan until then.
     """
-    settings = load(database_url=database_url, data_dir=data_dir)
     with running_database(settings) as url, tempfile.TemporaryDirectory() as folder:
         contents = _run([of_archives(), "--list", str(file)]).splitlines(keepends=True)
         if not all(any(entry in line for line in contents) for entry in NEEDED):
@@ -76,7 +75,7 @@ def restore(file: Path, replace: bool, database_url: str | None, data_dir: str |
 
 
 def _server_version(url: str, *, replace: bool) -> int:
-    """Raises ConfigurationError where there is a memory that nobody said to replace."""
+    """The version of the server. Raises ConfigurationError if there is data and not `replace`."""
     with maintenance_connection(url, "indexd restore") as connection:
         found = connection.execute("SELECT to_regnamespace('indexd') IS NOT NULL").fetchone()
         if found and found[0] and not replace:
@@ -93,17 +92,18 @@ def _restore(
     version: int,
     replace: bool,
 ) -> None:
-    """In one transaction with dropping what there was. Raises ConfigurationError.
+    """Drop the old schema if `replace`, and restore the archive, in one transaction.
 
-    pg_restore by itself would begin its transaction after that, so psql runs what it writes.
+    If a statement fails, nothing is changed, and ConfigurationError is raised. pg_restore alone
+    cannot drop the schema in the same transaction, so psql runs the script that pg_restore writes.
     """
     to_database, environ = psql_and_environ
     archive = ["--no-owner", "--no-privileges", "--file=-"]
-    # Terse, because the context of an error is a row of somebody's memory.
+    # Terse, because the context of an error can be a row of the memory.
     run = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=terse", "--file=-"]
     with tempfile.TemporaryFile("w+") as said:
         with (
-            # psql reads no further than to the first statement that fails.
+            # psql stops reading at the first statement that fails.
             suppress(BrokenPipeError),
             subprocess.Popen(  # noqa: S603 (the admin's own)
                 [*to_database, *run],
@@ -124,7 +124,7 @@ def _restore(
             psql.stdin.write(b"CREATE EXTENSION IF NOT EXISTS vector;\n")
             psql.stdin.writelines(known(reader.stdout, version))
             shutil.copyfileobj(reader.stdout, psql.stdin)
-            # Without this, at whatever place the script ends, the server rolls back.
+            # If the script is incomplete, no COMMIT is sent, and the server rolls back.
             if reader.wait() == 0:
                 psql.stdin.write(b"COMMIT;\n")
         if reader.returncode or psql.returncode:
@@ -133,9 +133,9 @@ def _restore(
 
 
 def known(script: Iterable[bytes], version: int) -> Iterator[bytes]:
-    """How a script of pg_restore begins, up to its first object, without what the server lacks.
+    """The head of a script of pg_restore, without a setting that the server does not know.
 
-    Only there: further on, the same words can be a line of a document.
+    It ends at the first object: after that, a line with the same words can be part of a document.
     """
     for line in script:
         if version >= 170000 or not line.startswith(NEW_IN_17):
@@ -145,14 +145,14 @@ def known(script: Iterable[bytes], version: int) -> Iterator[bytes]:
 
 
 async def _finish(url: str) -> list[pool.Check]:
-    """Statistics, which the archive has none of, and whether this program can serve it."""
+    """Collect statistics, which the archive lacks, and check whether this program can serve."""
     async with maintenance(url, "indexd restore") as connection:
         await connection.execute("ANALYZE")
         return pool.checks(await pool.versions(connection))
 
 
 def _run(words: list[str], environ: dict[str, str] | None = None) -> str:
-    """Its output; raises ConfigurationError with what it said."""
+    """Run a program and return its output. Raises ConfigurationError with its message."""
     outcome = subprocess.run(words, env=environ, capture_output=True, text=True, check=False)  # noqa: S603 (the admin's own)
     if outcome.returncode:
         raise ConfigurationError(f"{Path(words[0]).name} failed: {outcome.stderr.strip()}")

@@ -1,11 +1,12 @@
-"""What several commands share: their options, and how they get at the database."""
+"""Parts that several commands share: options, output, and the connection to the database."""
 
 import asyncio
+import functools
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -17,21 +18,27 @@ from indexd.errors import ConfigurationError
 from indexd.settings import Settings
 from indexd.telemetry import logs
 
-F = TypeVar("F", bound=Callable[..., Any])
 
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options --database-url and --data-dir to a command, and pass it the settings.
 
-def database_options(function: F) -> F:
-    """--database-url and --data-dir, which say where the memory is."""
-    function = click.option("--data-dir", help="Where the server's own PostgreSQL keeps its data.")(
-        function
-    )
-    return click.option("--database-url", help="Use this PostgreSQL instead of the server's own.")(
-        function
-    )
+    The command takes the settings as its first argument. This decorator stands directly above the
+    function, below those of the command's own options.
+    """
+
+    @click.option("--database-url", help="Use this PostgreSQL instead of the server's own.")
+    @click.option("--data-dir", help="Where the server's own PostgreSQL keeps its data.")
+    @functools.wraps(command)
+    def with_options(
+        *arguments: Any, database_url: str | None, data_dir: str | None, **named: Any
+    ) -> None:
+        command(load(database_url=database_url, data_dir=data_dir), *arguments, **named)
+
+    return with_options
 
 
 def load(**overrides: Any) -> Settings:
-    """The settings. What is logged does not mix with what a command prints, such as a key."""
+    """Read the settings. The log goes to standard error, apart from what the command prints."""
     loaded = settings.load(os.environ, overrides)
     logs.configure(loaded, sys.stderr)
     return loaded
@@ -39,9 +46,10 @@ def load(**overrides: Any) -> Settings:
 
 @contextmanager
 def running_database(loaded: Settings) -> Iterator[str]:
-    """The database named in the settings, else the embedded one, running as long as this lasts.
+    """Yield the URL of the settings' database, or of the embedded one, which runs meanwhile.
 
-    Past a pooler, if the settings say how: a command may need a session of its own.
+    It is the direct URL if there is one, because a command may need a session, which a pooler in
+    transaction mode does not offer.
     """
     if loaded.maintenance_url:
         yield loaded.maintenance_url
@@ -52,7 +60,7 @@ def running_database(loaded: Settings) -> Iterator[str]:
 
 
 def _require_moved(loaded: Settings) -> None:
-    """Raises ConfigurationError where root's data still lies in root's home, as of old."""
+    """Raise ConfigurationError if root's data is still in root's home, as in earlier releases."""
     now, before = loaded.data_path, settings.home_data_path()
     if loaded.data_dir is not None or now == before:
         return
@@ -64,25 +72,28 @@ def _require_moved(loaded: Settings) -> None:
 
 
 def printable(text: str) -> str:
-    """With escapes for what could steer a terminal: most text that is shown comes from clients."""
+    """The text with escapes for control characters.
+
+    Most text comes from clients, and control characters could change the state of the terminal.
+    """
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
     )
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Print one line, whatever the text in it."""
+    """Print one line, with control characters escaped."""
     click.echo(printable(line), err=err)
 
 
 def _command_name() -> str:
-    """As pg_stat_activity shows it: `indexd keys create`."""
+    """The name of the command in pg_stat_activity, such as `indexd keys create`."""
     path = click.get_current_context().command_path
     return " ".join(["indexd", *path.split()[1:]])
 
 
 def on_connection(loaded: Settings, work: Callable[[Connection], Awaitable[None]]) -> None:
-    """Do something on one connection of its own, outside of any transaction."""
+    """Run `work` on a maintenance connection, which is not in a transaction."""
 
     async def connected(url: str) -> None:
         async with maintenance(url, _command_name()) as connection:

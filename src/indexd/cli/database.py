@@ -1,14 +1,14 @@
-"""`indexd db` and `indexd psql`: what admins and pipelines do with the database."""
+"""`indexd db` and `indexd psql`: commands on the database for admins and deployments."""
 
 import subprocess
 import sys
-from contextlib import AbstractContextManager
 
 import click
 
-from indexd.cli.common import database_options, load, running_database
+from indexd.cli.common import running_database, with_settings
 from indexd.cli.programs import connecting
 from indexd.db import migrate, roles
+from indexd.settings import Settings
 
 
 @click.group()
@@ -19,39 +19,39 @@ def db() -> None:
 @db.command()
 @click.argument("revision", default="head")
 @click.option("--or-newer", is_flag=True, help="Accept a newer schema that admits this program.")
-@database_options
-def upgrade(revision: str, or_newer: bool, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def upgrade(settings: Settings, revision: str, or_newer: bool) -> None:
     """Apply the migrations that are missing, up to REVISION."""
-    with _url(database_url, data_dir) as url:
+    with running_database(settings) as url:
         migrate.upgrade(url, revision, or_newer=or_newer)
 
 
-# As an option it would refuse -1, which is a revision.
+# Unknown options are arguments, because -1 is a valid revision.
 @db.command(context_settings={"ignore_unknown_options": True})
 @click.argument("revision")
-@database_options
-def downgrade(revision: str, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def downgrade(settings: Settings, revision: str) -> None:
     """Undo migrations down to REVISION (`base` undoes all, and all data with them)."""
-    with _url(database_url, data_dir) as url:
+    with running_database(settings) as url:
         migrate.downgrade(url, revision)
 
 
 @db.command()
-@database_options
-def current(database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def current(settings: Settings) -> None:
     """Print the revision the database is at."""
-    with _url(database_url, data_dir) as url:
+    with running_database(settings) as url:
         migrate.current(url)
 
 
 @db.command()
-@database_options
-def check(database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def check(settings: Settings) -> None:
     """Fail unless the schema is what a fresh migration makes, with a line for each difference.
 
     Compared are tables, columns, keys, checks, indexes, views, functions, triggers and rules.
     """
-    with _url(database_url, data_dir) as url:
+    with running_database(settings) as url:
         migrate.check(url)
 
 
@@ -71,15 +71,10 @@ def grant(role: str) -> None:
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@database_options
-def psql(arguments: tuple[str, ...], database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
     """Open psql on the memory; ARGUMENTS are psql's own, such as -c 'SELECT ...'."""
-    settings = load(database_url=database_url, data_dir=data_dir)
     with running_database(settings) as url:
         psql, environ = connecting("psql", url, own_server=settings.database_url is None)
         outcome = subprocess.run([*psql, *arguments], env=environ, check=False)  # noqa: S603 (the admin's own)
         sys.exit(outcome.returncode)
-
-
-def _url(url: str | None, data_dir: str | None) -> AbstractContextManager[str]:
-    return running_database(load(database_url=url, data_dir=data_dir))

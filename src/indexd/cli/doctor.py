@@ -1,4 +1,4 @@
-"""`indexd doctor`: everything that can be wrong with an installation, one line each."""
+"""`indexd doctor`: checks of an installation, one line each."""
 
 import asyncio
 import platform
@@ -14,7 +14,7 @@ import psycopg
 
 from indexd import __version__, embedders, policy
 from indexd.background import index_keeper, key_cache
-from indexd.cli.common import database_options, load, running_database, say
+from indexd.cli.common import running_database, say, with_settings
 from indexd.context import now
 from indexd.db import pool
 from indexd.db.pool import Check, Connection
@@ -26,28 +26,29 @@ from indexd.telemetry import tracing
 from indexd.telemetry.metrics import Metrics
 
 CLOCKS_APART = timedelta(seconds=2)
-"""Decay and expiry go by this program's clock, so two servers should agree."""
+"""The largest accepted difference between this machine's clock and the database's. Decay and expiry
+use the server's clock, so the clocks of several servers must agree."""
 
 LEAST_FREE = 0.05
-"""Of the disk. PostgreSQL stops where it is full, and building an index needs room beside it."""
+"""Share of the disk that must be free: PostgreSQL stops if the disk is full, and building an index
+needs space."""
 
 BESIDE_THE_POOL = 4
-"""Connections of a process that are no requests': readiness, keys, keeper, an admin's psql."""
+"""Connections per process that are not for requests: readiness, keys, keeper, an admin's psql."""
 
 
 @click.command()
 @click.option(
     "--mend",
     is_flag=True,
-    help="Delete rows without a document or an event, and count namespaces anew.",
+    help="Delete rows without a document or an event, and count the namespaces again.",
 )
-@database_options
-def doctor(database_url: str | None, data_dir: str | None, mend: bool) -> None:
+@with_settings
+def doctor(settings: Settings, mend: bool) -> None:
     """Check versions, settings, embedder, database, clock, indexes, orphaned rows, disk.
 
     Exit 1 if one is ill. Nothing is changed, unless with --mend.
     """
-    settings = load(database_url=database_url, data_dir=data_dir)
     well = True
     for check in _look(settings, mend=mend):
         say(str(check))
@@ -123,7 +124,7 @@ def _disk(path: Path) -> Check:
 
 
 async def _embedder(settings: Settings) -> Check:
-    """Has it embed a word."""
+    """Check the embedder by its first contact, which embeds a word."""
     try:
         embedder = embedders.of(settings, Metrics())
         if embedder is None:
@@ -136,7 +137,7 @@ async def _embedder(settings: Settings) -> Check:
 
 
 async def _database(url: str, settings: Settings, *, mend: bool) -> list[Check]:
-    """`url` is the one for maintenance; a server's requests go by that of the settings."""
+    """Check the database. `url` is the one for maintenance; requests use that of the settings."""
     found = await pool.first_contact(settings.database_url or url, settings)
     if all(check.ok for check in found):
         async with maintenance(url, "indexd doctor") as connection:
@@ -184,7 +185,7 @@ async def _keys(connection: Connection, settings: Settings) -> Check:
         key.scope == "admin" and key.state(at) == "valid" for key in await keys.every(connection)
     )
     secret = None
-    with suppress(ConfigurationError):  # which is a line of its own
+    with suppress(ConfigurationError):  # the check "admin key" reports it
         secret = key_cache.admin_secret(settings)
     try:
         if secret is not None and not await keys.known_from_file(connection, secret, at=at):
@@ -211,7 +212,7 @@ async def _indexes(connection: Connection, settings: Settings) -> Check:
     ]
     detail = f"{serving} serve, {wanted} wanted, {len(broken)} broken"
     if obstacle is not None:
-        # How far another role's build is cannot be seen, so one looks broken until it is done.
+        # The progress of another role's build is not visible, so its index looks broken until then.
         detail = f"{serving} serve, {wanted} wanted, {len(broken)} unfinished; {obstacle}"
         return Check("indexes", True, detail, "left to others" if wanted or broken else None)
     if broken:

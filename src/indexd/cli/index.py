@@ -1,11 +1,11 @@
-"""`indexd index`: look at the HNSW indexes, build one, drop one."""
+"""`indexd index`: list the HNSW indexes, build one, drop one."""
 
 import functools
 
 import click
 
 from indexd.background import index_keeper
-from indexd.cli.common import database_options, load, on_connection, say
+from indexd.cli.common import on_connection, say, with_settings
 from indexd.db.pool import Connection
 from indexd.errors import ConfigurationError, NotFound
 from indexd.settings import Settings
@@ -14,14 +14,13 @@ from indexd.store import indexes
 
 @click.group()
 def index() -> None:
-    """HNSW indexes: which namespaces have one, and which shall."""
+    """HNSW indexes: list them, and decide which namespaces have one."""
 
 
 @index.command()
-@database_options
-def status(database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def status(settings: Settings) -> None:
     """List the namespaces: chunks, dimension, and what a search uses."""
-    settings = load(database_url=database_url, data_dir=data_dir)
 
     async def look(connection: Connection) -> None:
         namespaces = await indexes.look(connection)
@@ -41,14 +40,13 @@ def status(database_url: str | None, data_dir: str | None) -> None:
 
 @index.command()
 @click.argument("namespace", required=False)
-@database_options
-def build(namespace: str | None, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def build(settings: Settings, namespace: str | None) -> None:
     """Build the index of NAMESPACE now, and keep it whatever its size.
 
-    Without NAMESPACE, do once what a server's keeper does, by the same settings: for servers whose
-    role may not build indexes.
+    Without NAMESPACE, do one round of the index keeper, by its settings. That is for servers whose
+    database role may not build indexes.
     """
-    settings = load(database_url=database_url, data_dir=data_dir)
     if namespace is None:
         on_connection(settings, functools.partial(_keep, settings=settings))
     else:
@@ -57,18 +55,18 @@ def build(namespace: str | None, database_url: str | None, data_dir: str | None)
 
 @index.command()
 @click.argument("namespace")
-@database_options
-def drop(namespace: str, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def drop(settings: Settings, namespace: str) -> None:
     """Drop the index of NAMESPACE, and build none again: searches scan it exactly."""
-    _decide(namespace, "never", load(database_url=database_url, data_dir=data_dir))
+    _decide(namespace, "never", settings)
 
 
 @index.command()
 @click.argument("namespace")
-@database_options
-def auto(namespace: str, database_url: str | None, data_dir: str | None) -> None:
-    """Leave the index of NAMESPACE to the running server's keeper, which goes by its size."""
-    _decide(namespace, "auto", load(database_url=database_url, data_dir=data_dir))
+@with_settings
+def auto(settings: Settings, namespace: str) -> None:
+    """Leave the index of NAMESPACE to the running server's keeper, which decides by its size."""
+    _decide(namespace, "auto", settings)
 
 
 def _decide(namespace: str, mode: indexes.Mode, settings: Settings) -> None:
@@ -77,9 +75,9 @@ def _decide(namespace: str, mode: indexes.Mode, settings: Settings) -> None:
         if not await indexes.set_mode(connection, namespace, mode):
             raise NotFound(f"there is no namespace {namespace!r}")
         if mode == "auto":
-            # By whose rules the others of its server go is for that server's keeper to know.
+            # The keeper of the running server applies its own settings, which may differ from ours.
             return
-        # A running server's keeper may be at it already: then this waits and finds it done.
+        # If the keeper of a running server is building it, this waits and finds the index built.
         async with index_keeper.lock(connection, 0.5):
             await index_keeper.keep_one(connection, namespace, index_keeper.rules(settings))
 
@@ -88,12 +86,12 @@ def _decide(namespace: str, mode: indexes.Mode, settings: Settings) -> None:
 
 async def _keep(connection: Connection, settings: Settings) -> None:
     await _require_builder(connection)
-    # A running server's keeper may be at it already: then this waits and finds it done.
+    # If the keeper of a running server is at work, this waits and finds the indexes built.
     async with index_keeper.lock(connection, 0.5):
         await index_keeper.keep_once(connection, index_keeper.rules(settings))
 
 
 async def _require_builder(connection: Connection) -> None:
-    """Raises ConfigurationError where this role or this database builds no index."""
+    """Raise ConfigurationError if this role or this database cannot build an index."""
     if obstacle := await indexes.obstacle(connection):
         raise ConfigurationError(f"the index: {obstacle}")

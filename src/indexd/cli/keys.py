@@ -1,4 +1,4 @@
-"""`indexd keys`: who may call the API."""
+"""`indexd keys`: create, list and revoke API keys."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -7,15 +7,16 @@ import click
 
 from indexd.access import SCOPES, Scope
 from indexd.background import key_cache
-from indexd.cli.common import database_options, load, on_connection, say
+from indexd.cli.common import on_connection, say, with_settings
 from indexd.context import now
 from indexd.db.pool import Connection
 from indexd.errors import ConfigurationError, NotFound
 from indexd.names import namespace_of
+from indexd.settings import Settings
 from indexd.store import keys as store
 
-SPREAD_SECONDS = 5.0
-"""How long a command waits for the servers to know of a change."""
+RELOAD_SECONDS = 5.0
+"""Seconds that a command waits at most until all servers have reloaded their keys."""
 
 _DAYS = re.compile(r"([1-9][0-9]{0,4})d")
 
@@ -30,14 +31,9 @@ def keys() -> None:
 @click.option("--scope", type=click.Choice(SCOPES), default="read", show_default=True)
 @click.option("--namespace", "namespaces", multiple=True, help="Limit it to this; may be repeated.")
 @click.option("--expires", help="Days from now such as 90d, or a time such as 2027-01-01T00:00Z.")
-@database_options
+@with_settings
 def create(
-    name: str,
-    scope: Scope,
-    namespaces: tuple[str, ...],
-    expires: str | None,
-    database_url: str | None,
-    data_dir: str | None,
+    settings: Settings, name: str, scope: Scope, namespaces: tuple[str, ...], expires: str | None
 ) -> None:
     """Make a key called NAME and print it, this once; the database keeps only its hash."""
     if not (name.strip() and name.isprintable() and len(name) <= 128):
@@ -67,12 +63,12 @@ def create(
         click.echo(secret)
         click.echo("Shown this once: keep it where secrets are kept.", err=True)
 
-    on_connection(load(database_url=database_url, data_dir=data_dir), make)
+    on_connection(settings, make)
 
 
 @keys.command("list")
-@database_options
-def list_(database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def list_(settings: Settings) -> None:
     """List all keys there ever were, without the secret part."""
 
     async def look(connection: Connection) -> None:
@@ -83,13 +79,13 @@ def list_(database_url: str | None, data_dir: str | None) -> None:
             limits = "all" if key.namespaces is None else ",".join(key.namespaces)
             say(f"{key.prefix:12} {key.state(at):8} {key.scope:6} {ends:20} {limits:20} {key.name}")
 
-    on_connection(load(database_url=database_url, data_dir=data_dir), look)
+    on_connection(settings, look)
 
 
 @keys.command()
 @click.argument("name_or_prefix")
-@database_options
-def revoke(name_or_prefix: str, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def revoke(settings: Settings, name_or_prefix: str) -> None:
     """Revoke the key of this name or prefix; returns when every server refuses it."""
 
     async def end(connection: Connection) -> None:
@@ -97,7 +93,7 @@ def revoke(name_or_prefix: str, database_url: str | None, data_dir: str | None) 
             revoked = await store.revoke(connection, name_or_prefix, at=now())
         if not revoked:
             raise NotFound(f"there is no valid key {name_or_prefix!r}")
-        servers = await key_cache.spread(connection, wait_seconds=SPREAD_SECONDS)
+        servers = await key_cache.wait_until_reloaded(connection, wait_seconds=RELOAD_SECONDS)
         for key in revoked:
             say(f"revoked {key.prefix} {key.name}")
         if servers is None:
@@ -107,11 +103,11 @@ def revoke(name_or_prefix: str, database_url: str | None, data_dir: str | None) 
             )
         click.echo(f"known to all servers there are: {servers}")
 
-    on_connection(load(database_url=database_url, data_dir=data_dir), end)
+    on_connection(settings, end)
 
 
 def expiry(text: str, at: datetime) -> datetime:
-    """Raises ConfigurationError for what is neither days nor a time to come."""
+    """Parse an expiry: days such as 90d, or a time in the future. Raises ConfigurationError."""
     if days := _DAYS.fullmatch(text):
         return at + timedelta(days=int(days[1]))
     try:

@@ -1,4 +1,4 @@
-"""`indexd policy`: look at the retention policies, check a file, put it in force."""
+"""`indexd policy`: show the retention policies, check a file, apply it."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import click
 import msgspec
 
 from indexd import policy as policies
-from indexd.cli.common import database_options, load, on_connection, say
+from indexd.cli.common import load, on_connection, say, with_settings
 from indexd.db.pool import Connection
+from indexd.settings import Settings
 from indexd.store import policies as store
 
 
@@ -25,8 +26,8 @@ def check(file: Path | None) -> None:
 
 
 @policy.command()
-@database_options
-def show(database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def show(settings: Settings) -> None:
     """Print the policies in force as YAML."""
 
     async def look(connection: Connection) -> None:
@@ -35,15 +36,14 @@ def show(database_url: str | None, data_dir: str | None) -> None:
         shown = {"defaults": found.defaults, "namespaces": found.namespaces}
         click.echo(msgspec.yaml.encode(shown, order="sorted").decode(), nl=False)
 
-    on_connection(load(database_url=database_url, data_dir=data_dir), look)
+    on_connection(settings, look)
 
 
 @policy.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@database_options
-def apply(file: Path | None, database_url: str | None, data_dir: str | None) -> None:
+@with_settings
+def apply(settings: Settings, file: Path | None) -> None:
     """Put FILE in force in the database. Forgets nothing; a start loads its own file again."""
-    settings = load(database_url=database_url, data_dir=data_dir)
     wanted = policies.load(file or settings.policies_path)
 
     async def put(connection: Connection) -> None:

@@ -1,7 +1,7 @@
-"""PostgreSQL's own programs: which one suits a database, and how it is told of it.
+"""Finds the right program of PostgreSQL (psql, pg_dump, pg_restore) and its arguments.
 
-Those that come along are built without TLS. So for a database of others the ones on the PATH come
-first, and for the server that comes along its own.
+The programs of the embedded PostgreSQL are built without TLS. So for an external database, those on
+the PATH are preferred. For the embedded server, its own programs are used.
 """
 
 import os
@@ -23,21 +23,21 @@ from indexd.urls import for_command_line, libpq_url
 Name = Literal["psql", "pg_dump", "pg_restore"]
 
 ENCRYPTING = ("require", "verify-ca", "verify-full")
-"""Values of sslmode with which libpq refuses to go unencrypted."""
+"""Values of sslmode with which libpq refuses an unencrypted connection."""
 
 NO_SERVER = "/nonexistent"
-"""A socket folder without a server. libpq looks at sslmode before it looks for the server."""
+"""A socket folder without a server, to test for TLS: libpq checks sslmode before it connects."""
 
 
 class Program:
-    """One program as it lies on the disk. It is run to learn its version and whether it has TLS."""
+    """One executable file. It is run to find out its version and whether it supports TLS."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @cached_property
     def version(self) -> str:
-        """Such as 18.4; empty where it does not run."""
+        """The version, such as 18.4; empty if the program does not run."""
         found = re.search(r"\d[\d.]*", self._said("--version"))
         return found[0] if found else ""
 
@@ -47,7 +47,7 @@ class Program:
 
     @cached_property
     def has_tls(self) -> bool:
-        """Only psql and pg_dump can be asked."""
+        """Whether it supports TLS. Works for psql and pg_dump only: pg_restore does not connect."""
         said = self._said(f"--dbname=host={NO_SERVER} sslmode=require")
         return "SSL support is not compiled in" not in said
 
@@ -66,7 +66,7 @@ class Program:
 
 
 class Server:
-    """A database as the service itself reaches it; connected to when something is asked of it."""
+    """A database as the service reaches it. It connects when a property is read first."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -96,15 +96,15 @@ class Server:
 
 
 def of_archives() -> str:
-    """The newest pg_restore: it reads what it and older ones wrote, and meets no server."""
+    """The newest pg_restore: it reads archives of its own and older versions, without a server."""
     return str(max(_candidates("pg_restore", own_server=False), key=lambda one: one.major).path)
 
 
 def connecting(name: Name, url: str, *, own_server: bool) -> tuple[list[str], dict[str, str]]:
     """The program with the argument that names the database, and its environment.
 
-    Raises ConfigurationError where none is new enough for the server, or all would go unencrypted
-    where the service itself does not.
+    Raises ConfigurationError if no program is new enough for the server, or if none supports TLS
+    although the connection of the service is encrypted.
     """
     conninfo, secrets = for_command_line(url)
     candidates = _candidates(name, own_server=own_server)
@@ -122,7 +122,7 @@ def _chosen(
     name: Name, candidates: Sequence[Program], server: Server, *, wants_tls: str | None
 ) -> Program:
     for one in candidates:
-        # pg_dump refuses a server newer than itself; psql and the server settle it among them.
+        # pg_dump refuses a server that is newer than itself; psql does not.
         if name == "pg_dump" and one.major < server.major:
             continue
         if wants_tls is None or one.has_tls:
@@ -139,7 +139,7 @@ def _chosen(
 
 
 def _candidates(name: Name, *, own_server: bool) -> list[Program]:
-    """In the order in which they are tried; never empty."""
+    """The programs of this name in order of preference. Raises ConfigurationError for none."""
     own = [embedded.BINARIES / name]
     paths = own if own_server else [*_on_the_path(name), *own]
     found = [Program(path) for path in paths if path.exists()]
@@ -160,7 +160,7 @@ def _sslmode(url: str) -> str:
 
 
 def _is_local(url: str) -> bool:
-    """Whether all hosts are certainly sockets, on which there is no TLS."""
+    """Whether all hosts are certainly local sockets, which have no TLS."""
     given = conninfo_to_dict(libpq_url(url))
     elsewhere = ("hostaddr", "service")
     if any(given.get(name) or os.environ.get(f"PG{name.upper()}") for name in elsewhere):

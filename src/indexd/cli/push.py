@@ -1,4 +1,4 @@
-"""`indexd push`: a parquet file of embeddings into a running service."""
+"""`indexd push`: send a parquet file of embeddings to a running service."""
 
 import sys
 import time
@@ -24,7 +24,7 @@ DEFAULT_FILE = Path(".gewebe/embeddings.parquet")
 DEFAULT_URL = "http://localhost:8080"
 
 LINE_SECONDS = 5.0
-"""How often progress is a line, where there is no terminal."""
+"""Seconds between two lines of progress if standard error is not a terminal."""
 
 Show = Callable[[Counts], None]
 
@@ -78,7 +78,7 @@ def push(
 
 
 def named(failure: Failure) -> str:
-    """One line that says which rows failed, of which document, and why."""
+    """One line with the rows that failed, their document, and the reason."""
     if not failure.rows:
         return f"failed: {failure.why}"
     document = "" if failure.doc_id is None else f" ({failure.doc_id})"
@@ -87,7 +87,7 @@ def named(failure: Failure) -> str:
 
 
 def spans(numbers: Iterable[int]) -> str:
-    """Numbers in order as `1-3, 7`."""
+    """Sorted numbers as ranges, such as `1-3, 7`."""
     runs = groupby(enumerate(numbers), key=lambda item: item[1] - item[0])
     parts = [[number for _, number in run] for _, run in runs]
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in parts)
@@ -117,7 +117,7 @@ def rate(count: int, seconds: float) -> str:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Show]:
-    """Something to call with the counts so far: a bar on a terminal, lines elsewhere."""
+    """Yield a function that shows the counts so far: as a bar on a terminal, else as lines."""
     console = Console(stderr=True)
     began = time.monotonic()
     if not console.is_terminal:
@@ -162,7 +162,7 @@ def _lines(total: int, began: float) -> Show:
 
 @contextmanager
 def _told_retries() -> Iterator[None]:
-    """Say on standard error why nothing moves, instead of logging it."""
+    """Print the reason of each retry to standard error, instead of logging it."""
 
     def tell(details: RetryDetails) -> None:
         wait = f"trying again in {details.wait_for:.1f} s"

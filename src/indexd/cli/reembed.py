@@ -1,4 +1,4 @@
-"""`indexd reembed`: a namespace from one embedding model to another."""
+"""`indexd reembed`: move a namespace from one embedding model to another."""
 
 import asyncio
 import time
@@ -7,28 +7,29 @@ import click
 
 from indexd import embedders
 from indexd import reembed as work
-from indexd.cli.common import database_options, load, running_database, say
+from indexd.cli.common import running_database, say, with_settings
 from indexd.db.sessions import maintenance
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings
 from indexd.telemetry.metrics import Metrics
 
 LINE_SECONDS = 5.0
-"""How often progress is a line."""
+"""Seconds between two lines of progress."""
 
 
 @click.command()
 @click.argument("namespace")
-@click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
-@database_options
-def reembed(namespace: str, dry_run: bool, database_url: str | None, data_dir: str | None) -> None:
-    """Embed all texts of NAMESPACE anew, with the embedder of the settings.
+@click.option(
+    "--dry-run", is_flag=True, help="Report the number of texts to embed, and change nothing."
+)
+@with_settings
+def reembed(settings: Settings, namespace: str, dry_run: bool) -> None:
+    """Embed all texts of NAMESPACE again, with the embedder of the settings.
 
-    The namespace can be searched and written to all the while; its vectors change at once, at the
-    end. A run that is cut off is taken up by the next. Give the server the new embedder then:
-    until it has it, texts are refused there.
+    Meanwhile the namespace can be searched and written to. All vectors are replaced in one
+    transaction at the end. If a run is interrupted, the next one continues it. Configure the new
+    embedder in the server afterwards: until then, it refuses texts for this namespace.
     """
-    settings = load(database_url=database_url, data_dir=data_dir)
     with running_database(settings) as url:
         asyncio.run(_run(url, settings, namespace, dry_run=dry_run))
 

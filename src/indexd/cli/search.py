@@ -1,4 +1,4 @@
-"""`indexd search`: ask the memory from a terminal, and see how it was searched."""
+"""`indexd search`: search a namespace from a terminal, and show the plan of the search."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ import click
 from msgspec.structs import replace
 
 from indexd import embedders
-from indexd.cli.common import database_options, load, running_database
+from indexd.cli.common import running_database, with_settings
 from indexd.db.pool import Database
 from indexd.errors import MissingQuery
 from indexd.settings import Settings
@@ -23,20 +23,14 @@ from indexd.telemetry.metrics import Metrics
 @click.option("--like", "doc_id", help="Find what is near this document, instead of a TEXT.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1, 1_000), help="Results.")
 @click.option("--explain", is_flag=True, help="Say how the search was carried out.")
-@database_options
+@with_settings
 def search(
-    text: str | None,
-    namespace: str,
-    doc_id: str | None,
-    k: int,
-    explain: bool,
-    **where: str | None,
+    settings: Settings, text: str | None, namespace: str, doc_id: str | None, k: int, explain: bool
 ) -> None:
     """Search NAMESPACE for TEXT: by meaning where an embedder is set, else by its words.
 
     Example: indexd search -n notes --explain "how long are backups kept"
     """
-    settings = load(**where)
     if doc_id is None and not (text or "").strip():
         raise MissingQuery("expected a TEXT, or a document with --like")
     query = Query(
@@ -90,5 +84,5 @@ def _explain(found: Found, memory: NamespaceMemory, namespace: str) -> None:
 
 
 def _printable(text: str) -> str:
-    """In one line, without characters that a terminal would obey."""
+    """The text in one line, with spaces for control characters."""
     return "".join(c if c.isprintable() else " " for c in text)

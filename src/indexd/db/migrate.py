@@ -1,4 +1,4 @@
-"""Bringing a database to the schema of this program, and telling whether the two fit."""
+"""Migrates the schema of a database, and tells whether this program can run on a schema."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +23,7 @@ WHAT_IS_THERE = """
     SELECT to_regclass('indexd.alembic_version') IS NOT NULL,
            to_regprocedure('indexd.oldest_program()') IS NOT NULL
 """
+"""SQL: whether the database has a revision, and whether it names the oldest program it admits."""
 
 REVISION = "SELECT version_num FROM indexd.alembic_version"
 
@@ -33,7 +34,7 @@ UNREACHABLE = ("08", "28", "3D", "57P")
 
 
 def configuration() -> Config:
-    """Alembic's; in a wheel the migrations lie inside the package."""
+    """The configuration of Alembic. In a wheel, the migrations are inside the package."""
     inside = Path(__file__).parents[1] / "migrations"
     home = inside if inside.exists() else Path(__file__).parents[3] / "migrations"
     config = Config(stdout=sys.stdout)
@@ -44,7 +45,10 @@ def configuration() -> Config:
 
 @cache
 def revisions() -> Sequence[str]:
-    """Those this program knows, the oldest first. Servers ask every second."""
+    """The revisions that this program knows, the oldest first.
+
+    Cached, because a server asks every second and the files do not change while it runs.
+    """
     scripts = ScriptDirectory.from_config(configuration()).walk_revisions()
     found = tuple(script.revision for script in scripts)[::-1]
     if not found:
@@ -58,10 +62,10 @@ def head() -> str:
 
 
 def fit(schema: str | None, oldest_program: str | None) -> tuple[bool, str]:
-    """Whether this program runs on a schema, and a line that says why.
+    """Whether this program can run on a schema, and one line that says why.
 
-    `schema` is the revision a database is at, `oldest_program` the newest revision known to the
-    oldest program that its schema says may run on it. A program knows it if it is not older.
+    `schema` is the revision of the database. `oldest_program` is the head revision of the oldest
+    program that the schema admits. This program is admitted if it knows that revision.
     """
     if schema == head():
         return True, schema
@@ -75,7 +79,7 @@ def fit(schema: str | None, oldest_program: str | None) -> tuple[bool, str]:
 
 
 def standing(connection: psycopg.Connection[Any]) -> tuple[str | None, str | None]:
-    """The revision of a database, and the oldest program its schema admits, where it says so."""
+    """The revision of a database and the oldest program its schema admits, each None if unset."""
 
     def asked(statement: str) -> Any:
         return (connection.execute(statement).fetchone() or (None,))[0]
@@ -96,13 +100,13 @@ def require_known(connection: psycopg.Connection[Any]) -> None:
 
 
 def connect(url: str) -> psycopg.Connection[Any]:
-    """As psycopg reads the URL: SQLAlchemy's own reading knows no second host."""
+    """Connect by psycopg: SQLAlchemy's own parser of URLs does not support several hosts."""
     return maintenance_connection(url, "indexd db")
 
 
 @contextmanager
 def connected(url: str) -> Iterator[sqlalchemy.Connection]:
-    """What Alembic runs on. Raises ConfigurationError of one line where something goes wrong."""
+    """A connection for Alembic. Raises ConfigurationError with a message of one line."""
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://", creator=lambda: connect(url), poolclass=NullPool
     )
@@ -151,9 +155,9 @@ def _alembic(url: str) -> Iterator[Config]:
 
 
 def upgrade(url: str, revision: str = "head", *, or_newer: bool = False) -> None:
-    """Apply what is missing; where another process is at it, wait and find it done.
+    """Apply the missing migrations. If another process is migrating, wait for it to finish.
 
-    With `or_newer` a newer schema that admits this program is as good.
+    With `or_newer`, a newer schema that admits this program is accepted and not changed.
     """
     with _one_line(), connect(url) as connection:
         schema, oldest_program = standing(connection)
@@ -204,7 +208,7 @@ def sql(revision: str) -> None:
     """Print the SQL of the migrations without a database."""
     config = configuration()
     with _one_line():
-        # Alembic would look only after it printed the first statements.
+        # Checked first, because Alembic would report an unknown revision after printing statements.
         for bound in revision.split(":"):
             ScriptDirectory.from_config(config).get_revisions(bound)
         command.upgrade(config, revision, sql=True)

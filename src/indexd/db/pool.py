@@ -1,4 +1,4 @@
-"""The connection pool, transactions, and what the database's own errors mean to a client."""
+"""The connection pool, transactions, and the translation of the database's errors."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -18,7 +19,7 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from indexd.db import migrate, sessions
-from indexd.db.pipeline import one_trip
+from indexd.db.pipeline import read_in_one_round_trip
 from indexd.db.refusals import Refusals
 from indexd.db.sessions import Session, maintenance
 from indexd.errors import (
@@ -41,42 +42,51 @@ OnSession = Callable[[Session], Awaitable[T]]
 
 SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED"
-"""Spelled out, because a role may have another default."""
+"""SQL that begins a transaction. The isolation level is explicit, because a role may have another
+default."""
 
 OLDEST_PGVECTOR = (0, 8, 4)
-"""Older ones can corrupt an HNSW graph on vacuum, and this service deletes by design."""
+"""Version of pgvector: older ones can corrupt an HNSW graph on vacuum, and this service deletes
+regularly."""
 
 SCHEMA_SIGNS = ("23", "42")
-"""SQLSTATE classes (constraint violated, name unknown) of a statement on an unfitting schema."""
+"""SQLSTATE classes (constraint violated, name unknown) of errors that a schema which does not fit
+this program can cause."""
 
 RETRIED = ("40001", "40P01")
-"""serialization_failure, deadlock_detected: the transaction may simply be run again."""
+"""SQLSTATEs serialization_failure and deadlock_detected: the transaction can be run again."""
 
 ATTEMPTS = 8
+"""Number of times that a write which collides with others is run. The pauses between them double
+and add up to at most 2.6 s."""
 
 STANDBY = "it is a standby"
+"""The reason that NO_WRITES gives on a standby."""
 
 NO_WRITES = f"""
     CASE WHEN pg_is_in_recovery() THEN '{STANDBY}'
          WHEN current_setting('default_transaction_read_only')::boolean
          THEN 'default_transaction_read_only is on'
     END"""
-"""SQL: why the database takes no writes, null where it takes them. The mode of the transaction says
-nothing, because the service reads in read-only ones."""
+"""SQL: the reason why the database takes no writes, null if it takes them. The mode of the present
+transaction is no criterion, because the service reads in read-only transactions."""
 
 RENEWED_SECONDS = 5.0
-"""How often at most all connections are renewed because a write found the database read-only."""
+"""Seconds: the shortest interval between two renewals of all connections, which follow a write that
+found the database read-only."""
 
-RESOURCES = {
-    "53200": "the database is out of memory; try again later",
-    "53300": "the database has no connection left for the service; try again later",
-    "53400": "the statement needs more than a limit in the database's configuration allows",
-}
-"""Class 53 without the full disk, which has an error of its own."""
+RESOURCES: Mapping[str, str] = MappingProxyType(
+    {
+        "53200": "the database is out of memory; try again later",
+        "53300": "the database has no connection left for the service; try again later",
+        "53400": "the statement needs more than a limit in the database's configuration allows",
+    }
+)
+"""Messages for the SQLSTATEs of class 53. Disk full (53100) is missing: it has an error class."""
 
 
 class Database:
-    """The pool; open inside of `async with`."""
+    """The connection pool. It is open inside of `async with`."""
 
     def __init__(
         self,
@@ -87,19 +97,21 @@ class Database:
     ) -> None:
         self.admission = admission or admission_of(settings)
         self.unfit: str | None = None
-        # No cursor is made for it, but a kind of cursor that watches statements watches this too.
-        self._one_trip = getattr(cursor, "one_trip", one_trip)
+        # This function uses no cursor; a tracing cursor class supplies its own traced version.
+        self._read_in_one_round_trip = getattr(
+            cursor, "read_in_one_round_trip", read_in_one_round_trip
+        )
         self.refusals = Refusals()
         self._renewed_at = -RENEWED_SECONDS
         self.pool: AsyncConnectionPool[Session] = AsyncConnectionPool(
             libpq_url(url),
             connection_class=Session,
             min_size=min(4, settings.pool_size),
-            # One beside those that need a permit, for /readyz.
+            # One more than the permits, for urgent work such as /readyz, which needs no permit.
             max_size=settings.pool_size + 1,
             timeout=settings.pool_timeout_seconds,
-            # After this long a failed connection is left to the next request that wants one,
-            # so that a database that was away for an hour is found at once when it is back.
+            # Seconds of background reconnecting. After that, the next request that needs a
+            # connection opens it, so that a database that comes back is used at once.
             reconnect_timeout=2,
             configure=partial(configure, settings=settings),
             open=False,
@@ -115,7 +127,7 @@ class Database:
         await self.pool.close()
 
     async def read(self, work: Work[T], *, urgent: bool = False) -> T:
-        """Run `work` on one snapshot of the database, unable to change it; urgent: out of turn."""
+        """Run `work` in a read-only transaction on one snapshot; `urgent` work needs no permit."""
 
         async def snapshot(session: Session) -> T:
             await _begin(session, SNAPSHOT)
@@ -130,19 +142,22 @@ class Database:
     async def read_once(
         self, settings: Sequence[str], statement: str, values: Mapping[str, Any]
     ) -> list[TupleRow]:
-        """The rows of one statement under settings of its own, in one round trip."""
+        """Run one statement under settings of its own in one round trip, and return its rows."""
 
         async def transaction(session: Session) -> list[TupleRow]:
-            rows: list[TupleRow] = await self._one_trip(session, settings, statement, values)
+            rows: list[TupleRow] = await self._read_in_one_round_trip(
+                session, settings, statement, values
+            )
             return rows
 
         return await self._read(transaction)
 
     async def write(self, work: Work[T]) -> T:
-        """Run `work` in one transaction, again where it collided with another one.
+        """Run `work` in one transaction, and run it again if it collides with another transaction.
 
-        Where a connection broke while it was idle, the transaction did not begin, and it does so
-        on another one, once. One that broke later may have been committed: it is not run again.
+        If the connection broke while it was idle, the transaction never began; it is run once more
+        on another connection. If the connection broke later, the transaction may have been
+        committed, so it is not run again and DatabaseUnavailable is raised.
         """
 
         async def transaction(session: Session) -> T:
@@ -154,7 +169,7 @@ class Database:
                     wrote = await _has_written(session)
             except BaseException:
                 if not session.closed:
-                    with suppress(psycopg.Error):  # what went wrong before says more
+                    with suppress(psycopg.Error):  # the first error says more than this one
                         await session.rollback()
                 raise
             await session.execute("COMMIT")
@@ -162,7 +177,7 @@ class Database:
                 self.refusals.wrote()
             return result
 
-        begins_anew = True
+        may_begin_again = True
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self._run(transaction)
@@ -174,9 +189,9 @@ class Database:
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (jitter)
             except _NeverBegan:
                 await self.pool.check()
-                if not begins_anew or attempt == ATTEMPTS:
+                if not may_begin_again or attempt == ATTEMPTS:
                     raise
-                begins_anew = False
+                may_begin_again = False
             except _ConnectionLost:
                 await self.pool.check()
                 raise
@@ -188,9 +203,9 @@ class Database:
         raise AssertionError("unreachable")
 
     async def _renew(self) -> None:
-        """Replace all connections, unless they are new or the database is a standby.
+        """Replace all connections, unless that was done recently or the database is a standby.
 
-        A session keeps the read-only default that its role or database had when it began.
+        A session keeps the read-only default that its role or database had when the session began.
         """
         if time.monotonic() < self._renewed_at + RENEWED_SECONDS:
             return
@@ -200,16 +215,16 @@ class Database:
                 await self.pool.drain()
 
     async def _read(self, work: OnSession[T], *, urgent: bool = False) -> T:
-        """Reading twice is harmless, so where a connection broke since its last use it is replaced
-        and the work done again, once; also where a standby cut it off that applies a change to
-        what is read.
+        """Run `work`, and run it once more if the connection broke or a standby cancelled it.
+
+        A standby cancels a query that reads rows which it has to change. Reading twice is harmless.
         """
         try:
             return await self._run(work, urgent=urgent)
         except _ConnectionLost:
             await self.pool.check()
         except _Collision:
-            pass  # the connection is either well or replaced already
+            pass  # the connection works, or the pool has replaced it
         try:
             return await self._run(work, urgent=urgent)
         except _Collision as collision:
@@ -218,7 +233,7 @@ class Database:
             ) from collision
 
     async def look_at_schema(self) -> None:
-        """Learn whether this program may still use the schema; while not, work is refused."""
+        """Check whether the schema still fits this program. If not, work is refused."""
         fits, why = migrate.fit(*await self.read(_standing, urgent=True))
         self.unfit = None if fits else f"the schema does not fit this program: {why}"
 
@@ -227,7 +242,10 @@ class Database:
             raise DatabaseUnavailable(self.unfit)
 
     async def _run(self, work: OnSession[T], *, urgent: bool = False) -> T:
-        """Urgent work looks at versions and counts, and goes on whatever the schema is."""
+        """Run `work` on a connection of the pool, and translate the database's errors.
+
+        Urgent work reads versions and counts. It needs no permit and no fitting schema.
+        """
         if not urgent:
             self._require_fit()
         permit = nullcontext() if urgent else self.admission.permit()
@@ -260,8 +278,11 @@ def admission_of(
     refused: Callable[[str], None] = lambda _: None,
     changed: Callable[[Change], None] = lambda _: None,
 ) -> Admission:
-    """As many permits as connections; where requests wait, by the cores, if they are known."""
-    # A pooler may run here, and the database elsewhere.
+    """An admission with one permit per connection, and the machine's cores if they are known.
+
+    `waited`, `refused` and `changed` are those of Admission.
+    """
+    # Not database_url: a pooler may run on this machine and the database on another.
     url = settings.maintenance_url
     limits = Limits(
         permits=settings.pool_size,
@@ -286,7 +307,7 @@ class _NeverBegan(_ConnectionLost):
 
 
 async def _begin(session: Session, how: str) -> None:
-    """Begin a transaction, with the settings that hold for no longer, in one round trip."""
+    """Begin a transaction and apply the session's `pins`, in one round trip."""
     try:
         await session.execute(f"{how}; {session.pins}" if session.pins else how)
     except psycopg.Error as error:
@@ -296,16 +317,17 @@ async def _begin(session: Session, how: str) -> None:
 
 
 def translated(error: psycopg.Error) -> Exception:
-    """What a failure of the database is to a client; unknown ones stay as they are (500)."""
+    """Translate an error of the database into one for clients; unknown ones are returned (500)."""
     state = error.sqlstate
     if state in RETRIED:
         return _Collision()
-    # No state: the connection itself failed. 08 connection, 57P shutdown or start.
+    # An error without SQLSTATE comes from the driver: mostly, the connection failed.
     if state is None:
-        # Refused by the driver before it was sent: a NUL character in a query parameter.
+        # The driver refused to send a value, such as a text with a NUL character.
         if isinstance(error, psycopg.DataError):
             return InvalidRequest("the request holds a value that the database cannot take")
         return _ConnectionLost() if isinstance(error, psycopg.OperationalError) else error
+    # 08: connection exception, 57P: the server is starting or shutting down.
     if state.startswith(("08", "57P")):
         return _ConnectionLost()
     if state == "25006":
@@ -321,34 +343,34 @@ def translated(error: psycopg.Error) -> Exception:
         return DatabaseUnavailable("the transaction took longer than the database allows")
     if state == "55P03":
         return DatabaseUnavailable("another request holds what this one changes; try again")
-    # 42P01 table, 3F000 schema: it is being restored, or was never migrated.
+    # 42P01 table, 3F000 schema is missing: the database is being restored, or was never migrated.
     if state in ("42P01", "3F000"):
         return DatabaseUnavailable("the database has not the tables of this service")
-    # 58 system error: its files are gone or not its own.
+    # 58 system error: the server's files are missing or not readable.
     if state.startswith("58"):
         return DatabaseUnavailable("the database cannot get at its files; its log says more")
     if state == "57014":
         return DatabaseUnavailable("the statement took longer than the server allows; try again")
-    # 22 data exception, 54 program limit: a value that passed our checks and not PostgreSQL's.
+    # 22 data exception, 54 program limit: a value that passed our checks, but not PostgreSQL's.
     if state.startswith(("22", "54")):
         return InvalidRequest("the request holds a value that the database cannot take")
     return error
 
 
 async def configure(session: Session, settings: Settings) -> None:
-    """Teach a session of the pool the vector type, and what must be set in it.
+    """Register the vector type on a session of the pool, and apply its settings.
 
-    Raises ConfigurationError where it cannot be served from.
+    Raises ConfigurationError if the database cannot be used through this session.
     """
     await sessions.settle(
         session,
         {
             "statement_timeout": f"{settings.statement_timeout_seconds * 1000:.0f}",
             "lock_timeout": f"{settings.lock_timeout_seconds * 1000:.0f}",
-            # The pool keeps connections idle on purpose, and a forget has a timeout of its own.
+            # The pool keeps idle connections, and a forget sets a timeout of its own.
             "idle_session_timeout": "0",
             "transaction_timeout": "0",
-            # A generic plan knows neither the namespace nor which filters are absent.
+            # A generic plan does not depend on the namespace or on which filters are given.
             "plan_cache_mode": "force_custom_plan",
         },
     )
@@ -356,9 +378,9 @@ async def configure(session: Session, settings: Settings) -> None:
 
 
 async def know_vectors(connection: Connection) -> None:
-    """Teach a connection the vector type. Raises ConfigurationError where it is out of sight."""
+    """Register the vector type. Raises ConfigurationError if it is not on the search_path."""
     try:
-        # Registered last, the binary form is the one used: as text a vector costs 1 to 2 ms more.
+        # This selects the binary format: in text format, a vector takes 1 to 2 ms more.
         await register_vector_async(connection)
     except psycopg.ProgrammingError as error:
         cursor = await connection.execute("""
@@ -379,9 +401,9 @@ async def know_vectors(connection: Connection) -> None:
 
 
 async def first_contact(url: str, settings: Settings) -> "list[Check]":
-    """What there is to say of a database, over one connection made as those of the pool are.
+    """Check a database over one connection that is opened like those of the pool.
 
-    Raises ConfigurationError with what the database itself says, which the pool would keep back.
+    Raises ConfigurationError with the message of the database, which the pool would not show.
     """
     try:
         async with await Session.connect(
@@ -402,7 +424,7 @@ async def first_contact(url: str, settings: Settings) -> "list[Check]":
 
 
 async def _require_same(here: TupleRow | None, maintenance_url: str) -> None:
-    """Raise ConfigurationError where maintenance would be done in another database."""
+    """Raise ConfigurationError if the URL for maintenance leads to another database."""
     async with maintenance(maintenance_url, "indexd") as connection:
         if here != await _whereabouts(connection):
             raise ConfigurationError(
@@ -412,7 +434,7 @@ async def _require_same(here: TupleRow | None, maintenance_url: str) -> None:
 
 
 async def _whereabouts(connection: Connection) -> TupleRow | None:
-    """What only two connections to the same database have in common."""
+    """Values that are equal only on two connections to the same database."""
     cursor = await connection.execute("""
         SELECT pg_postmaster_start_time()::text, oid
           FROM pg_database
@@ -431,12 +453,13 @@ def _dumps(value: object) -> bytes:
     return msgspec.json.encode(value)
 
 
+# psycopg keeps these two functions for the whole process; all its JSON values use msgspec.
 set_json_loads(msgspec.json.decode)
 set_json_dumps(_dumps)
 
 
 async def no_writes(connection: Connection) -> str | None:
-    """Why the database takes no writes on this connection; None where it takes them."""
+    """The reason why the database takes no writes on this connection; None if it takes them."""
     cursor = await connection.execute(f"SELECT {NO_WRITES}")
     [reason] = await cursor.fetchone() or (None,)
     return None if reason is None else str(reason)
@@ -451,8 +474,10 @@ class Versions(msgspec.Struct, frozen=True):
 
 
 async def versions(connection: Connection) -> Versions:
-    """What is installed; `schema` is the migration the database is at, `oldest_program` what it
-    says of the programs that may run on it, `no_writes` why it takes no writes.
+    """Read the versions of a database, its schema, and whether it takes writes.
+
+    `schema` is the revision of the database, `oldest_program` the oldest program it admits (see
+    `migrate.fit`), `no_writes` the reason why it takes no writes.
     """
     cursor = await connection.execute(f"""
         SELECT current_setting('server_version'),
@@ -465,7 +490,7 @@ async def versions(connection: Connection) -> Versions:
 
 
 async def _standing(connection: Connection) -> tuple[str | None, str | None]:
-    """As migrate.standing."""
+    """The asynchronous form of `migrate.standing`."""
     cursor = await connection.execute(migrate.WHAT_IS_THERE)
     migrated, says_oldest = await cursor.fetchone() or (False, False)
     schema = oldest_program = None
@@ -479,7 +504,7 @@ async def _standing(connection: Connection) -> tuple[str | None, str | None]:
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One line of /readyz and `indexd doctor`; `state` is said instead of ok or failed."""
+    """One line of /readyz and `indexd doctor`. `state` is shown instead of "ok" or "failed"."""
 
     name: str
     ok: bool
@@ -491,7 +516,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def checks(found: Versions) -> list[Check]:
-    """Whether this database can be served from; a failed check names the command that helps."""
+    """Checks whether this program can serve a database. A failed one names the command to run."""
     return [
         Check("database", True, f"PostgreSQL {found.postgres}"),
         _extension_check(found.pgvector),
@@ -501,7 +526,7 @@ def checks(found: Versions) -> list[Check]:
 
 
 def _writes_check(reason: str | None) -> Check:
-    """Never a reason to send requests elsewhere: searches are served."""
+    """Never a failed check: a server that cannot write still answers searches."""
     if reason is None:
         return Check("writes", True, "taken")
     return Check("writes", True, f"the database takes none: {reason}", "refused")

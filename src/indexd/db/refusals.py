@@ -1,4 +1,7 @@
-"""What the database refuses a process for a reason of its own, and what the log was told of it."""
+"""Remembers which statements the database refused (read-only, disk full, missing right).
+
+It prevents that each refused statement writes a line to the log.
+"""
 
 import logging
 import time
@@ -6,14 +9,14 @@ import time
 from indexd.errors import DatabaseFull, DatabasePrivilege, DatabaseReadOnly, DatabaseRefusal
 
 log = logging.getLogger(__name__)
-"""The standard library's: the store, which reaches this by the pool, must not know structlog."""
+"""The standard library's logger: `store` imports this module, and must not import structlog."""
 
 MESSAGES_KEPT = 100
-"""Messages about missing rights that are remembered as said; further ones are not said."""
+"""Number of messages about missing rights that are logged; it bounds the memory."""
 
 
 class Refusals:
-    """Read-only and full are said once until a write succeeds, each missing right once."""
+    """Logs "read-only" and "disk full" once until a write succeeds, and each missing right once."""
 
     def __init__(self) -> None:
         self._last: tuple[DatabaseRefusal, float] | None = None
@@ -22,7 +25,7 @@ class Refusals:
 
     @property
     def last(self) -> DatabaseRefusal | None:
-        """What the last write met; None where it succeeded."""
+        """The refusal of the last write; None if it succeeded."""
         return self._last and self._last[0]
 
     @property
@@ -32,11 +35,11 @@ class Refusals:
 
     @property
     def lasting(self) -> bool:
-        """Whether a write that succeeds is news."""
+        """Whether a write that succeeds ends a refusal."""
         return self._last is not None or bool(self._states)
 
     def say(self, refusal: DatabaseRefusal, said: str) -> None:
-        """Log what the database said, unless the log has it."""
+        """Log the message of the database, unless it was logged before."""
         if isinstance(refusal, DatabasePrivilege):
             if said in self._rights or len(self._rights) >= MESSAGES_KEPT:
                 return
@@ -51,7 +54,7 @@ class Refusals:
         self._last = refusal, time.monotonic()
 
     def wrote(self) -> None:
-        """A transaction was committed that wrote something, or at least locked it."""
+        """Note that a transaction was committed which wrote or locked rows."""
         self._last = None
         self._states.clear()
         log.warning("the database takes writes again")

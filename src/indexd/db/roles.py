@@ -14,8 +14,9 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA {schema}
 ALTER DEFAULT PRIVILEGES IN SCHEMA {schema}
     GRANT EXECUTE ON FUNCTIONS TO {role};
 """
-"""For a role that serves and neither migrates nor builds indexes. The default privileges are those
-of what the role that runs this creates later, which must be the one that migrates."""
+"""For a role that serves, and neither migrates nor builds indexes. The default privileges apply to
+objects that the role which runs these statements creates later: run them as the migrating role.
+"""
 
 
 def service_grants(role: str) -> str:

@@ -1,7 +1,6 @@
-"""The tables of schema `indexd`, held equal to the migrations by `indexd db check`.
+"""The tables of schema `indexd`, as SQLAlchemy metadata.
 
-The migrations are the text to read: they carry the reasons. This picture of their result is what
-`alembic check` compares a database with.
+`alembic check` compares a database with it. The migrations give the reasons behind each object.
 """
 
 from pgvector.sqlalchemy import VECTOR
@@ -32,7 +31,7 @@ metadata = MetaData(schema=SCHEMA)
 
 
 def _key(name: str) -> Column[str]:
-    """Text that is part of a key: compared by code point, whatever the database's locale."""
+    """A text column of a key. It is compared by code point, independent of the locale."""
     return Column(name, Text(collation="C"), nullable=False)
 
 

@@ -1,7 +1,7 @@
-"""As whom the embedded PostgreSQL runs, and which folders that user may enter.
+"""The operating system user of the embedded PostgreSQL, and the folders that it may enter.
 
-PostgreSQL refuses to run as root, so for root it runs as a user of its own. No folder that was
-there before is opened to that user: a start that would need it is refused.
+PostgreSQL refuses to run as root, so root runs it as a user of its own. The permissions of existing
+folders are never changed: if that user cannot enter a folder it needs, the start is refused.
 """
 
 import os
@@ -17,14 +17,14 @@ from indexd.errors import ConfigurationError
 from indexd.settings import ROOTS_FOLDER
 
 ROOTS_USER = "pgserver"
-"""As whom PostgreSQL runs for root."""
+"""The user that PostgreSQL runs as if root starts it."""
 
 SYSTEM_PATH = "/usr/sbin:/sbin"
-"""Where useradd is on most systems, also where root's PATH leaves it out, as cron does."""
+"""The folders of useradd on most systems; the PATH of root does not always name them (cron)."""
 
 
 class ServerUser(msgspec.Struct, frozen=True):
-    """`other` says that it is not the user who runs this program."""
+    """An operating system user. `other`: it is not the user who runs this program."""
 
     name: str
     uid: int
@@ -32,8 +32,8 @@ class ServerUser(msgspec.Struct, frozen=True):
     other: bool
 
     def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run a program as this user, with none of root's groups and of libpq's settings."""
-        # Without the group, the server would keep root's, and with it what root's group may do.
+        """Run a program as this user, without root's groups and without libpq's variables."""
+        # Without `group` and `extra_groups` the server would keep the rights of root's groups.
         identity: dict[str, Any] = (
             {"user": self.uid, "group": self.gid, "extra_groups": []} if self.other else {}
         )
@@ -57,7 +57,10 @@ class ServerUser(msgspec.Struct, frozen=True):
 
 
 def server_user() -> ServerUser:
-    """Who runs this, or for root a user of its own, made if missing. Raises ConfigurationError."""
+    """The user who runs this program; for root a separate user, which is created if missing.
+
+    Raises ConfigurationError if it cannot be created.
+    """
     if os.geteuid() != 0:
         return ServerUser(name_of(os.geteuid()), os.geteuid(), os.getegid(), other=False)
     try:
@@ -97,8 +100,9 @@ def name_of(uid: int) -> str:
 
 
 def make_folder(folder: Path, user: ServerUser) -> None:
-    """Make it and its missing parents, for this user and who runs this alone; others are not
-    touched. Raises ConfigurationError if the user could not enter it.
+    """Create a folder and its missing parents. Only this user and the caller may enter them.
+
+    Folders that exist are not changed. Raises ConfigurationError if the user cannot enter one.
     """
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     require_enterable(folder if not missing else missing[-1].parent, user)
@@ -110,7 +114,7 @@ def make_folder(folder: Path, user: ServerUser) -> None:
 
 
 def require_enterable(folder: Path, user: ServerUser) -> None:
-    """Raises ConfigurationError that names the folder which the user may not enter."""
+    """Raise a ConfigurationError that names the folder which the user may not enter."""
     if not user.other or _enters(user, folder):
         return
     path = [*reversed(folder.parents), folder]
@@ -123,5 +127,5 @@ def require_enterable(folder: Path, user: ServerUser) -> None:
 
 
 def _enters(user: ServerUser, folder: Path) -> bool:
-    # Asked of the system and not of the mode, which says nothing about access control lists.
+    # The file mode does not include access control lists, so the system itself is asked.
     return user.run("/bin/sh", "-c", 'test -x "$0"', folder).returncode == 0

@@ -1,15 +1,16 @@
-"""What a connection must have set, and what it can hold, whatever pooler is in between.
+"""The settings of connections, and connections that work with and without a pooler.
 
-A pooler in transaction mode gives each transaction of a client another server connection, so
-nothing that belongs to a server connection may be relied on there: neither settings, nor prepared
-statements, nor advisory locks, nor LISTEN. Requests need none of these (`Session`); building
-indexes, migrating and following the keys do (`maintenance`).
+A pooler in transaction mode gives each transaction of a client another server connection. Then the
+state of a server connection cannot be relied on: settings, prepared statements, advisory locks and
+LISTEN. Requests do not need it (`Session`). Building indexes, migrating and following the keys need
+it (`maintenance`).
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -23,41 +24,46 @@ from indexd.urls import libpq_url
 
 Connection = AsyncConnection[TupleRow]
 Shape = tuple[bytes, tuple[int, ...]]
-"""A statement and the types of its parameters: what PostgreSQL prepares."""
+"""A statement and the types of its parameters, which together make a prepared statement."""
 
-PINNED = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO, MDY",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "1",
-    "standard_conforming_strings": "on",
-    "array_nulls": "on",
-    "gin_fuzzy_search_limit": "0",
-}
-"""Settings that change what a statement means or answers. A role, a database or a pooler may have
-defaults of its own for each of them."""
+PINNED: Mapping[str, str] = MappingProxyType(
+    {
+        "TimeZone": "UTC",
+        "DateStyle": "ISO, MDY",
+        "IntervalStyle": "postgres",
+        "extra_float_digits": "1",
+        "standard_conforming_strings": "on",
+        "array_nulls": "on",
+        "gin_fuzzy_search_limit": "0",
+    }
+)
+"""Settings that change the meaning or the result of a statement. They are set on each connection,
+because a role, a database or a pooler may have other defaults."""
 
-ENDLESS = {
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "idle_session_timeout": "0",
-    "transaction_timeout": "0",
-}
-"""For index builds and migrations, which take hours on a large database."""
+ENDLESS: Mapping[str, str] = MappingProxyType(
+    {
+        "statement_timeout": "0",
+        "lock_timeout": "0",
+        "idle_in_transaction_session_timeout": "0",
+        "idle_session_timeout": "0",
+        "transaction_timeout": "0",
+    }
+)
+"""No timeouts: index builds and migrations take hours on a large database."""
 
 CONNECT_SECONDS = 5
+"""Seconds that a connection attempt may take, per host of the URL."""
 
 PROBES = 5
-"""How often two connections are compared before they count as two sessions. One comparison is
-enough for a pooler that no one else uses; on a busy one chance can hide that it shares."""
+"""Number of comparisons after which two connections count as two sessions. One comparison finds an
+idle pooler in transaction mode; a busy one can pass a comparison by chance."""
 
 
 class Session(AsyncConnection[TupleRow]):
     """A connection for requests.
 
-    `pins` is a statement that each transaction begins with, where settings do not last longer;
-    `prepared` are the statements that this connection has prepared, the last used at the end.
+    `pins` is the statement that each transaction begins with if settings end with the transaction,
+    else None. `prepared` maps the prepared statements to their names, the last used at the end.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -67,9 +73,9 @@ class Session(AsyncConnection[TupleRow]):
 
 
 class _UtcLoader(TimestamptzLoader):
-    """A time in UTC, from ISO text.
+    """Reads a time in UTC from ISO text, and ignores the time zone that the connection reports.
 
-    The parameters that the connection reports may be those of another transaction.
+    Behind a pooler, the reported parameters may belong to another transaction.
     """
 
     def __init__(self, oid: int, _: object = None) -> None:
@@ -82,7 +88,7 @@ class _UtcBinaryLoader(TimestamptzBinaryLoader):
 
 
 def setting(values: Mapping[str, str], *, local: bool) -> str:
-    """A statement that sets those of `values` that this version of PostgreSQL knows."""
+    """A statement that applies `values`, except settings this version of PostgreSQL lacks."""
     rows = ", ".join(f"('{name}', '{value}')" for name, value in values.items())
     return (
         f"SELECT set_config(name, value, {str(local).lower()}) FROM (VALUES {rows}) "
@@ -91,14 +97,15 @@ def setting(values: Mapping[str, str], *, local: bool) -> str:
 
 
 _ASK_PID = "SELECT pg_backend_pid()"
-_HOLD = setting(PINNED | ENDLESS, local=False)
+_HOLD = setting({**PINNED, **ENDLESS}, local=False)
 
 
 def parameters(application_name: str) -> dict[str, Any]:
-    """How every connection is opened.
+    """The parameters with which every connection is opened.
 
-    None has `options`, which some poolers refuse and others drop; those of the URL stay. psycopg
-    prepares nothing by itself: it numbers its statements, and a pooler would mix them up.
+    `options` is not among them, because some poolers refuse it and others drop it; those of the URL
+    stay. psycopg prepares no statements by itself (`prepare_threshold`): it names them by numbers,
+    and behind a pooler one number would mean different statements.
     """
     return {
         "application_name": application_name,
@@ -109,8 +116,12 @@ def parameters(application_name: str) -> dict[str, Any]:
 
 
 async def settle(session: Session, values: Mapping[str, str]) -> None:
-    """Make these settings hold in every transaction of a session. Raises ConfigurationError."""
-    wanted = PINNED | dict(values)
+    """Apply these settings to every transaction of a session.
+
+    Without a pooler they are set once; behind a pooler each transaction begins with them. Raises
+    ConfigurationError if the connection is not encoded in UTF-8.
+    """
+    wanted = {**PINNED, **values}
     if session.info.encoding != "utf-8":
         raise ConfigurationError(
             f"the connection is encoded in {session.info.encoding} although UTF8 was asked for: "
@@ -125,7 +136,7 @@ async def settle(session: Session, values: Mapping[str, str]) -> None:
 
 
 async def is_direct(connection: Connection) -> bool:
-    """Whether no pooler is in between: one gives its clients process numbers of its own."""
+    """Whether there is no pooler: a pooler reports process ids that are not the server's."""
     # A plain cursor, whatever the connection's are: this is no statement of a request to trace.
     cursor = await AsyncCursor(connection).execute(_ASK_PID)
     return await cursor.fetchone() == (connection.info.backend_pid,)
@@ -133,9 +144,9 @@ async def is_direct(connection: Connection) -> bool:
 
 @asynccontextmanager
 async def maintenance(url: str, application_name: str) -> AsyncIterator[Connection]:
-    """A connection in autocommit that no timeout ends, and that holds locks and LISTEN.
+    """A connection in autocommit mode without timeouts, on which session locks and LISTEN work.
 
-    Raises ConfigurationError where a pooler in between shares it.
+    Raises ConfigurationError if a pooler in transaction mode is in between.
     """
     async with await AsyncConnection.connect(
         libpq_url(url), autocommit=True, **parameters(application_name)
@@ -147,7 +158,7 @@ async def maintenance(url: str, application_name: str) -> AsyncIterator[Connecti
 
 
 def maintenance_connection(url: str, application_name: str) -> psycopg.Connection[TupleRow]:
-    """The same for code that is not asynchronous, and not in autocommit. The caller closes it."""
+    """Like `maintenance`, but synchronous and not in autocommit mode. The caller closes it."""
     connection = psycopg.connect(libpq_url(url), autocommit=True, **parameters(application_name))
     try:
         if _pid(connection) != connection.info.backend_pid:
@@ -161,10 +172,10 @@ def maintenance_connection(url: str, application_name: str) -> psycopg.Connectio
 
 
 def require_session(url: str) -> None:
-    """Raise ConfigurationError where a pooler gives the server connection of one client to another.
+    """Raise ConfigurationError if a pooler shares one server connection among several clients.
 
-    It does if, between two transactions of the first client, a second one gets the same server
-    connection, or the first one another.
+    Two clients are compared. The pooler shares if, between two transactions of the first client,
+    the second client gets the same server connection, or the first client gets another one.
     """
     with _probe(url) as one, _probe(url) as other:
         for _ in range(PROBES):
@@ -173,7 +184,7 @@ def require_session(url: str) -> None:
                 with other.transaction():
                     shared = _pid(other) == mine or _pid(one) != mine
             except psycopg.OperationalError:
-                # There was no server connection left for the other one, so the first keeps its own.
+                # No server connection was free for the second client, so the first keeps its own.
                 return
             if shared:
                 raise ConfigurationError(_shared(url))

@@ -1,4 +1,4 @@
-"""Texts in, vectors out: the providers, and what guards the service against their failures."""
+"""Embedders turn texts into vectors: providers, and a client that handles their failures."""
 
 from indexd.embedders import ollama, sentence_transformers
 from indexd.embedders.client import Contact, Embedder, Limits, Made
@@ -14,7 +14,7 @@ __all__ = ["Contact", "Embedder", "Limits", "Made", "of"]
 
 
 def of(settings: Settings, metrics: Metrics) -> Embedder | None:
-    """The embedder that the settings name, if any. Raises ConfigurationError."""
+    """The embedder of the settings; None if they name none. Raises ConfigurationError."""
     provider = _provider(settings)
     if provider is None:
         return None
@@ -22,7 +22,7 @@ def of(settings: Settings, metrics: Metrics) -> Embedder | None:
         timeout=settings.embedder_timeout,
         dimension=settings.embedder_dim,
         batch=settings.embedder_batch_size,
-        # In this process there is one thread for it; more would only wait inside their timeout.
+        # The local model has one thread; further batches would only wait and use up their timeout.
         concurrency=1
         if settings.embedder_provider == "sentence-transformers"
         else settings.embedder_concurrency,
@@ -41,7 +41,7 @@ def _provider(settings: Settings) -> Provider | None:
         return Ollama(url or ollama.DEFAULT_URL, model or ollama.DEFAULT_MODEL, timeout=timeout)
     if settings.embedder_provider == "openai":
         if not url or not model:
-            # No default: texts go nowhere that nobody named.
+            # There is no default server, because texts must not be sent to an unexpected one.
             raise ConfigurationError(
                 "embedder_provider: openai needs embedder_base_url and embedder_model"
             )

@@ -1,4 +1,4 @@
-"""The circuit breaker: whoever needs a dead embedder learns it at once, not after a timeout."""
+"""The circuit breaker: while the embedder is down, requests fail at once instead of timing out."""
 
 import asyncio
 import math
@@ -7,17 +7,18 @@ import time
 from indexd.errors import EmbedderUnavailable
 
 FAILURES = 3
-"""So many attempts in a row that failed open it; one that is lasting opens it alone."""
+"""Number of consecutive failures that open the breaker. One lasting failure suffices."""
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 5.0
+"""Seconds between two checks whether the embedder is back. They double after each failed check."""
 
 
 class Breaker:
-    """Closed while the embedder works. It is open as long as `reason` is not None.
+    """Closed while the embedder works; open while `reason` is not None.
 
-    No request is ever let through to see whether the embedder is back: that would cost it a
-    timeout. One task looks after it instead, after `delay` seconds, twice as long each time.
+    An open breaker lets no request through, because a request that tests a dead embedder would wait
+    for a timeout. A background task checks the embedder instead, after `delay` seconds.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class Breaker:
         self._next_look = 0.0
 
     def check(self) -> None:
-        """Raises EmbedderUnavailable while open, with the time until the next look."""
+        """Raise EmbedderUnavailable if it is open, with the seconds until the next check."""
         if self.reason is not None:
             wait = max(1, math.ceil(self._next_look - time.monotonic()))
             raise EmbedderUnavailable(
@@ -36,6 +37,7 @@ class Breaker:
             )
 
     def failed(self, reason: str, *, lasting: bool) -> None:
+        """Count a failure. A `lasting` one opens the breaker at once."""
         self._failures += 1
         if lasting or self._failures >= FAILURES:
             if self.reason is None:
@@ -45,7 +47,7 @@ class Breaker:
             self.opened.set()
 
     def still_down(self, reason: str) -> None:
-        """Someone looked: the next look is later."""
+        """Note that a check failed, open the breaker, and double the delay to the next check."""
         if self.reason is not None:
             self.delay = min(2 * self.delay, LONGEST_DELAY_SECONDS)
         self.reason = reason
@@ -53,6 +55,7 @@ class Breaker:
         self.opened.set()
 
     def works(self) -> None:
+        """Note that the embedder answered, and close the breaker."""
         self._failures = 0
         self.reason = None
         self.delay = FIRST_DELAY_SECONDS

@@ -1,4 +1,4 @@
-"""From texts to checked vectors: batches, a bound, retries, the breaker, and the query cache."""
+"""The client of an embedder: batches, bounded concurrency, retries, breaker, query cache."""
 
 import asyncio
 import time
@@ -16,22 +16,28 @@ from numpy.typing import ArrayLike
 from indexd.embedders.breaker import Breaker
 from indexd.embedders.protocol import Failure, Provider
 from indexd.errors import EmbedderRefused, EmbedderUnavailable
-from indexd.supervised import beside
+from indexd.supervised import run_in_background
 from indexd.telemetry.metrics import Metrics
 from indexd.vectors import Embedding, Model, normalised
 
 log = structlog.get_logger()
 
 PROBE = "indexd"
-"""What is embedded to learn the dimension, and whether an embedder is back."""
+"""Text that is embedded to find out the dimension, and whether the embedder is back."""
 
 ATTEMPTS = 3
+"""Number of times that a batch is sent before its failure is reported."""
+
 WATCH_SECONDS = 15.0
-"""How often a working embedder is asked for its model, which may have been replaced."""
+"""Seconds between two questions for the model of a working embedder, which may be replaced."""
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """`timeout` is that of one batch with its retries, in seconds; `dimension` None: any."""
+    """Limits of an embedder.
+
+    `timeout`: seconds for one batch with its retries. `dimension`: the expected one, None for any.
+    `batch`: texts per batch. `concurrency`: batches at once. `cache`: query texts to remember.
+    """
 
     timeout: float
     dimension: int | None
@@ -41,21 +47,24 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Made(msgspec.Struct, frozen=True):
-    """Vectors in the order of their texts, and the model all of them are of."""
+    """Vectors in the order of their texts, and the model that made them all."""
 
     model: Model
     vectors: list[Embedding]
 
 
 class Contact(msgspec.Struct, frozen=True):
-    """What the embedder said of itself when it was last met."""
+    """The model and dimension of the embedder, as of the last time it answered."""
 
     model: Model
     dimension: int
 
 
 class Embedder:
-    """Open inside of `async with`. All methods raise EmbedderUnavailable, and no other failure."""
+    """Embeds texts with one provider. It is open inside of `async with`.
+
+    Every failure of the provider is raised as EmbedderUnavailable or its subclass EmbedderRefused.
+    """
 
     def __init__(self, provider: Provider, limits: Limits, metrics: Metrics) -> None:
         self._provider = provider
@@ -73,7 +82,7 @@ class Embedder:
 
     async def __aenter__(self) -> Self:
         self._open.push_async_callback(self._provider.close)
-        await self._open.enter_async_context(beside(self._keep_watch))
+        await self._open.enter_async_context(run_in_background(self._keep_watch))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -81,18 +90,18 @@ class Embedder:
 
     @property
     def down(self) -> str | None:
-        """Why it does not work; None while it does."""
+        """The reason why the embedder is down; None while it works."""
         return self._breaker.reason
 
     def describe(self) -> str:
-        """For people: who embeds, with what."""
+        """Provider, model and dimension as a text for people."""
         if self._contact is None:
             return f"{self._provider.name}, not met yet"
         model, dimension = self._contact.model, self._contact.dimension
         return f"{self._provider.name}, {model}, dimension {dimension}"
 
     async def contact(self) -> Contact:
-        """Model and dimension of the moment; right after the start, waits for the first contact."""
+        """The present model and dimension. Right after the start it waits for the first contact."""
         if self._contact is None:
             self._breaker.check()
             with suppress(TimeoutError):
@@ -104,7 +113,7 @@ class Embedder:
         return self._contact
 
     async def query(self, text: str) -> tuple[Model, Embedding]:
-        """The vector of a search's text; those of the last searches are remembered."""
+        """The vector of a query text, from a cache of the last ones if possible."""
         model = (await self.contact()).model
         if (known := self._cache.get((model, text))) is not None:
             self._cache.move_to_end((model, text))
@@ -118,9 +127,9 @@ class Embedder:
         return made.model, made.vectors[0]
 
     async def embed(self, texts: Sequence[str]) -> Made:
-        """All of them or none, in batches of which a bounded number runs at once.
+        """Embed all texts or none, in batches of which a bounded number runs at once.
 
-        Raises EmbedderRefused where it is these texts that the model does not take.
+        Raises EmbedderRefused if the model does not accept one of the texts.
         """
         model = (await self.contact()).model
         size = self._limits.batch
@@ -137,7 +146,7 @@ class Embedder:
                 for _ in range(min(len(batches), self._limits.concurrency)):
                     group.create_task(work())
         except ExceptionGroup as group_error:
-            # One failure is enough to tell; it cancelled the others.
+            # The first failure cancelled the other batches, so one is reported.
             raise group_error.exceptions[0] from None
         return Made(model, [vector for batch in vectors for vector in batch])
 
@@ -148,7 +157,7 @@ class Embedder:
             nonlocal calling
             self._breaker.check()
             async with self._slots:
-                # It may have opened while this one waited.
+                # The breaker may have opened while this batch waited for a slot.
                 self._breaker.check()
                 calling = True
                 vectors = await self._call(texts)
@@ -173,7 +182,7 @@ class Embedder:
             raise kind(f"the embedder failed: {failure}") from failure
 
     async def _call(self, texts: Sequence[str]) -> list[Embedding]:
-        """One attempt, counted."""
+        """One attempt, with its metrics. A failure is reported to the breaker."""
         started = time.perf_counter()
         try:
             expected = self._contact.dimension if self._contact else self._limits.dimension
@@ -196,7 +205,7 @@ class Embedder:
             log.warning("embedder is down", reason=reason)
 
     async def _keep_watch(self) -> None:
-        """Meet the embedder, see when its model changes, and when it is back."""
+        """Check the embedder regularly: for the first contact, a change of model, or its return."""
         while True:
             try:
                 async with asyncio.timeout(self._limits.timeout):
@@ -224,7 +233,7 @@ class Embedder:
                 await asyncio.sleep(self._breaker.delay)
 
     async def _look(self) -> None:
-        """Embeds only where it must: to learn the dimension, or whether it is back."""
+        """Ask for the model. Embed a text only to find out the dimension, or whether it is back."""
         model = await self._provider.model()
         known = self._contact
         if known and known.model == model and self.down is None:
@@ -238,7 +247,7 @@ class Embedder:
 
 
 def _checked(rows: ArrayLike, wanted: int, dimension: int | None) -> list[Embedding]:
-    """Raises Failure unless these are as many vectors of the right dimension, all finite."""
+    """Normalise the vectors. Raises Failure if their number, dimension or values are wrong."""
     try:
         with np.errstate(over="ignore"):
             array = np.asarray(rows, dtype=np.float64).astype(np.float32)

@@ -13,7 +13,7 @@ DEFAULT_URL = "http://127.0.0.1:11434"
 DEFAULT_MODEL = "nomic-embed-text"
 
 DIGEST = 12
-"""So many digits of it, as `ollama list` shows them."""
+"""Number of hexadecimal digits of a digest that are the revision, as in `ollama list`."""
 
 
 class _Tag(msgspec.Struct):
@@ -39,7 +39,9 @@ class Ollama:
         return f"ollama at {remote.shown(self._client)}"
 
     async def model(self) -> Model:
-        """A model without a tag is the one tagged `latest`, and goes by its bare name."""
+        """The model and its digest. A name without a tag means the tag `latest`, which is left out
+        of the model's name.
+        """
         body = await remote.ask(self._client, "GET", "/api/tags")
         tags = remote.decoded(body, _Tags, self._client)
         wanted = self._model if ":" in self._model else f"{self._model}:latest"

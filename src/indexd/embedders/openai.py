@@ -12,6 +12,7 @@ from indexd.embedders.protocol import Failure
 from indexd.vectors import Model
 
 _NO_LIST = (404, 405, 501)
+"""HTTP statuses of a server that has no list of models."""
 
 
 class _Item(msgspec.Struct):
@@ -25,7 +26,7 @@ class _Embedded(msgspec.Struct):
 
 class OpenAI:
     def __init__(self, base_url: str, model: str, *, timeout: float, key: str | None) -> None:
-        """A base_url without a path gets `/v1`."""
+        """If base_url has no path, the path is `/v1`."""
         if httpx.URL(base_url).path in ("", "/"):
             base_url = base_url.rstrip("/") + "/v1"
         self._client = remote.client(base_url, timeout=timeout, key=key)
@@ -36,9 +37,10 @@ class OpenAI:
         return f"openai at {remote.shown(self._client)}"
 
     async def model(self) -> Model:
-        """The protocol knows no revisions, so the name has to be one.
+        """The model of the settings, without a revision, which the protocol does not have.
 
-        The list of models is asked for to see whether someone is there; not every server has it.
+        The request for the list of models only checks that the server answers. A server without
+        such a list passes the check.
         """
         try:
             await remote.ask(self._client, "GET", "/models")

@@ -1,4 +1,4 @@
-"""What a provider of embeddings must do, and the one way in which it may fail."""
+"""The interface of a provider of embeddings, and the only exception that it may raise."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -8,15 +8,15 @@ from numpy.typing import ArrayLike
 from indexd.vectors import Model
 
 Cause = Literal["unreachable", "timeout", "status", "answer", "refused"]
-"""Label of the failure metric. `refused`: these texts will not do, others may."""
+"""Label of the failure metric. `refused`: the model does not accept these texts."""
 
 
 class Failure(Exception):
     """A provider could not embed. The message never holds a text, a vector or a key.
 
-    `again` says whether the same call may succeed in a moment; `lasting`, that it will not
-    before someone mends something, so that no further attempt needs to be counted. `status` is
-    that of the answer, if there was one over HTTP.
+    `again`: the same call may succeed if it is repeated at once. `lasting`: it will fail until a
+    person repairs something, so one such failure opens the circuit breaker. `status`: the HTTP
+    status of the answer, if there was one.
     """
 
     def __init__(
@@ -36,16 +36,16 @@ class Failure(Exception):
 
 
 class Provider(Protocol):
-    """Something that turns texts into vectors. All methods raise Failure and nothing else."""
+    """Turns texts into vectors. All methods raise Failure, and no other exception."""
 
     @property
     def name(self) -> str:
-        """For people, with the address if it has one."""
+        """Name for people, with the address of the server if there is one."""
 
     async def model(self) -> Model:
-        """Which model serves now; costs little and shows whether the provider is there."""
+        """The present model. A cheap call, which also shows whether the provider answers."""
 
     async def embed(self, texts: Sequence[str]) -> ArrayLike:
-        """One vector per text, in their order; shape and values are for the caller to check."""
+        """One vector per text, in the order of the texts. The caller checks shape and values."""
 
     async def close(self) -> None: ...

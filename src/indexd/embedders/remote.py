@@ -1,4 +1,4 @@
-"""Asking an embedding server over HTTP, and what its failures mean."""
+"""Requests to an embedding server over HTTP, and the translation of their failures."""
 
 from typing import Any, TypeVar
 
@@ -13,16 +13,17 @@ from indexd.errors import ConfigurationError
 T = TypeVar("T")
 
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers that may be others in a moment: an embedding can be asked for twice."""
+"""HTTP statuses of temporary failures. The request is repeated: embedding changes nothing."""
 
 REFUSED = frozenset({400, 413, 422})
-"""The text is too long, or otherwise not one that this model takes."""
+"""HTTP statuses of a text that the model does not accept, for example because it is too long."""
 
 LONGEST_CONNECT_SECONDS = 5.0
+"""Seconds: the longest time for connecting, so that a server that is down is noticed early."""
 
 
 def client(base_url: str, *, timeout: float, key: str | None = None) -> httpx.AsyncClient:
-    """Raises ConfigurationError for what cannot be a URL or a key."""
+    """An HTTP client. Raises ConfigurationError if the URL or the key is not valid."""
     if key is not None and not can_be_a_key(key):
         raise ConfigurationError("embedder_api_key: holds characters that no key has")
     url = address(base_url, "embedder_base_url", "http://localhost:11434")
@@ -37,14 +38,14 @@ def client(base_url: str, *, timeout: float, key: str | None = None) -> httpx.As
 
 
 def shown(client: httpx.AsyncClient) -> str:
-    """The address without the password it may have."""
+    """The address of the server, without a password."""
     return addresses.shown(client.base_url).rstrip("/")
 
 
 async def ask(client: httpx.AsyncClient, method: str, path: str, body: Any = None) -> bytes:
-    """The body of a good answer. Raises Failure for every other end there is.
+    """Send a request and return the body of a 200 answer. Raises Failure for everything else.
 
-    What the server says about its failure is left out: it may quote the text or the key.
+    The message does not quote the answer of the server, because that may quote the text or the key.
     """
     content = None if body is None else msgspec.json.encode(body)
     headers = {"Content-Type": "application/json"} if content is not None else {}
@@ -74,7 +75,7 @@ async def ask(client: httpx.AsyncClient, method: str, path: str, body: Any = Non
 
 
 def decoded(body: bytes, wanted: type[T], client: httpx.AsyncClient) -> T:
-    """Raises Failure where the answer is not of this form: HTML, null or NaN for a number."""
+    """Decode a body. Raises Failure if it is not of this type (HTML, or null for a number)."""
     try:
         return msgspec.json.decode(body, type=wanted)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""A model in this process, by the optional extra `sentence-transformers`."""
+"""A model that runs in this process; needs the optional extra `sentence-transformers`."""
 
 import asyncio
 import hashlib
@@ -17,11 +17,11 @@ from indexd.vectors import Model
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 DIGEST = 12
-"""So many digits of the weights' SHA-256 are the revision."""
+"""Number of hexadecimal digits of the weights' SHA-256 that are the revision."""
 
 
 class SentenceTransformers:
-    """`model` is a name on the hub, or a folder. It loads in a thread, which then embeds."""
+    """`model` is a name on the Hugging Face hub, or a folder. One thread loads it, and embeds."""
 
     def __init__(self, model: str) -> None:
         if find_spec("sentence_transformers") is None:
@@ -30,7 +30,7 @@ class SentenceTransformers:
                 "install the extra `indexd[sentence-transformers]`"
             )
         self._source = model
-        # One thread: torch spreads a batch over the cores itself.
+        # One thread suffices, because torch uses all cores for one batch.
         self._thread = ThreadPoolExecutor(1, "embed")
         self._loading: asyncio.Future[tuple[Any, Model]] | None = None
 
@@ -42,7 +42,7 @@ class SentenceTransformers:
         return (await self._loaded())[1]
 
     async def _loaded(self) -> tuple[Any, Model]:
-        """Waits until the model is loaded; one who gives up waiting does not stop the loading."""
+        """Wait until the model is loaded. A caller that is cancelled does not stop the loading."""
         if self._loading is None or (self._loading.done() and self._loading.exception()):
             loop = asyncio.get_running_loop()
             self._loading = loop.run_in_executor(self._thread, _load, self._source)
@@ -58,12 +58,12 @@ class SentenceTransformers:
 
 
 def _load(source: str) -> tuple[Any, Model]:
-    # Here, for it takes seconds and most installations do without.
+    # Imported here, because it takes seconds, and most installations do not have it.
     from sentence_transformers import SentenceTransformer
 
     try:
         transformer = SentenceTransformer(source)
-    except Exception as error:  # whatever the files or the hub make it raise
+    except Exception as error:  # the library raises many types, by the files and the hub
         raise Failure(
             "answer", f"the model cannot be loaded ({type(error).__name__})", lasting=True
         ) from error
@@ -72,7 +72,7 @@ def _load(source: str) -> tuple[Any, Model]:
 
 
 def _revision(transformer: Any) -> str:
-    """Of the weights themselves: the same from the hub as from a folder."""
+    """A digest of the weights, so that a copy in a folder has the revision of the original."""
     import torch
 
     digest = hashlib.sha256()
@@ -87,6 +87,6 @@ def _encode(transformer: Any, texts: list[str]) -> ArrayLike:
         vectors: ArrayLike = transformer.encode(
             texts, batch_size=len(texts), show_progress_bar=False
         )
-    except Exception as error:  # out of memory, mostly
+    except Exception as error:  # mostly out of memory
         raise Failure("answer", f"the model failed ({type(error).__name__})") from error
     return vectors

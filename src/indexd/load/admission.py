@@ -1,22 +1,22 @@
-"""Admission to the database: a number of requests work at a time, the others wait or are refused.
+"""Admission to the database: a limited number of requests work, the others wait or are refused.
 
-    normal      a queue may wait; every permit is given out
-    shedding    nobody waits; only as many work at once as do not slow each other down
+    normal      a queue may wait; every permit may be in use
+    shedding    no request waits; the adaptive concurrency limit bounds the requests at work
     probation   a short queue may wait, for PROBATION seconds
 
     normal    -> shedding    the queue overflows, or a request has waited too long
     shedding  -> normal      CALM seconds without a refusal
     shedding  -> probation   fewer than half of the requests of the last CALM seconds were refused
-    shedding  -> normal      RETRY seconds of overload are over; twice as many the next time
+    shedding  -> normal      RETRY seconds of overload are over; the time doubles with each retry
     probation -> shedding    the short queue overflows
     probation -> normal      PROBATION seconds are over
 
-A closed group of at most `queue_length` clients may wait indefinitely: it is a queue that stands,
-not one that overflows. Under overload a long queue helps nobody: it only adds its delay to every
-request. How long a request works plays no role: a slow search is never refused for being slow.
+A closed group of at most `queue_length` clients may wait indefinitely: its queue has a constant
+length and never overflows. Under overload a long queue only adds its delay to every request. The
+time that a request works is not a criterion: a slow search is never refused for being slow.
 
-An operator may prefer throughput to latency: then shedding leaves a short queue, and gives out the
-permits that keep the database busy.
+An operator may prefer throughput to latency. Then shedding keeps a short queue, and enough permits
+to keep the database busy.
 """
 
 import asyncio
@@ -36,20 +36,21 @@ from indexd.load.concurrency_limit import ConcurrencyLimit
 Preference = Literal["latency", "throughput"]
 
 CALM = 1.0
-"""Seconds after which shedding is looked at anew, and in which permits stay few after a queue."""
+"""Seconds: the interval at which shedding is reconsidered, and the time for which the number of
+permits stays reduced after the last request had to wait."""
 
 PROBATION = 3.0
-"""Seconds in which a queue as long as the number of permits may wait."""
+"""Seconds: the length of the state `probation`, in which one request per permit may wait."""
 
 RETRY = 30.0
 RETRY_AT_MOST = 480.0
-"""Seconds of overload after which the long queue is tried again. They double each time in which it
-overflows again: a closed group of clients that fits may be all that is left, and only a try tells.
-"""
+"""Seconds of overload after which the long queue is allowed again, and the upper bound of these
+seconds. They double whenever the queue overflows again. Only a retry can find out whether the
+remaining clients are a closed group that fits into the queue."""
 
 LONG = 0.25
-"""Seconds at work after which a request takes no permit of the few that are given while others
-wait: quick requests need not wait for it."""
+"""Seconds: requests that work longer than this do not count against the reduced number of permits,
+so that quick requests need not wait for them."""
 
 
 class State(StrEnum):
@@ -59,10 +60,10 @@ class State(StrEnum):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """`permits` requests at once; `queue_length` may wait, each up to `queue_seconds`.
+    """`permits` requests may work at once; `queue_length` may wait, each up to `queue_seconds`.
 
-    `cores` is a guess at those of the database, None where it is on another machine: it gives the
-    first concurrency limit.
+    `cores` is the assumed number of CPU cores of the database, None if the database is on another
+    machine. It is the first concurrency limit.
     """
 
     permits: int
@@ -75,8 +76,8 @@ class Limits(msgspec.Struct, frozen=True):
 class Change(msgspec.Struct, frozen=True):
     """An overload began, or ended in `state`.
 
-    `seconds` is how long it lasted, `refused` how many requests were refused in it, `concurrency`
-    the limit that was found.
+    `seconds` is its duration, `refused` the number of requests refused during it, `concurrency` the
+    concurrency limit at its end.
     """
 
     state: State
@@ -135,13 +136,13 @@ class Admission:
 
     @property
     def contended(self) -> bool:
-        """Whether requests wait, or had to a moment ago."""
+        """Whether requests wait now, or had to wait in the last CALM seconds."""
         return bool(self._queue) or self._clock() - self._contended_at <= CALM
 
     def refuse_early(self) -> bool:
-        """Whether one more request would be refused now; then it counts as refused.
+        """Whether one more request would be refused now. If so, it is counted as refused.
 
-        Asked before a request is read, so that a refusal costs next to nothing.
+        Called before the body of a request is read, so that a refusal is cheap.
         """
         self._judge()
         if self._has_permit or len(self._queue) < self._queue_room:
@@ -152,7 +153,7 @@ class Admission:
 
     @asynccontextmanager
     async def permit(self) -> AsyncIterator[None]:
-        """Work while this lasts. Raises Overloaded where no permit came in time."""
+        """Hold a permit while this context is open. Raises Overloaded if none is free in time."""
         self._judge()
         self._came += 1
         if self._has_permit:
@@ -185,24 +186,24 @@ class Admission:
 
     @property
     def _permits(self) -> int:
-        """How many requests may work at once, beside long ones."""
+        """Number of requests that may work at once, without those longer than LONG seconds."""
         if self._shedding and self._limits.prefer == "latency":
             return self._limit.limit
         if not (self._shedding or self.contended):
             return self._limits.permits
-        # Two for each core, and one: no core idles while an answer is on its way.
+        # Two per core and one more, so that no core idles while an answer is being sent.
         return min(2 * self._limit.settled + 1, self._limits.permits)
 
     @property
     def _queue_room(self) -> int:
-        """How many requests may wait."""
+        """Number of requests that may wait in the present state."""
         match self.state:
             case State.SHEDDING:
                 return 0 if self._limits.prefer == "latency" else self._permits
             case State.PROBATION:
                 return min(self._limits.permits, self._limits.queue_length)
             case State.NORMAL:
-                # Requests that lost their permit because fewer are given may wait as well.
+                # A reduction of the permits must not cause refusals, so it lengthens the queue.
                 return self._limits.queue_length + self._limits.permits - self._permits
 
     async def _wait(self) -> None:
@@ -218,14 +219,14 @@ class Admission:
             with suppress(ValueError):
                 self._queue.remove(ours)
             if not ours.cancelled():
-                self._release()  # the permit came at the same moment
+                self._release()  # the permit was granted at the moment of the timeout
             if isinstance(left, TimeoutError):
                 self._refuse("wait")
             raise
         self._waited(self._clock() - began)
 
     def _release(self) -> None:
-        """Give a permit back, to whoever is next; to several where more are given again."""
+        """Return a permit, and admit waiting requests as long as permits are free."""
         self.busy -= 1
         self._let_in()
 
@@ -241,7 +242,7 @@ class Admission:
         raise Overloaded
 
     def _note_refusal(self, why: str) -> None:
-        """A refusal begins an overload, where there is none yet."""
+        """Count a refusal. The first one begins an overload."""
         now = self._note_contention()
         if not self._shedding:
             self._begin_shedding(now)
@@ -251,7 +252,7 @@ class Admission:
         self._refused(why)
 
     def _note_contention(self) -> float:
-        """A request came that cannot work at once. Returns the time."""
+        """Record that a request arrived while no permit was free. Returns the time."""
         self._limit.note_excess()
         self._contended_at = self._clock()
         return self._contended_at
@@ -282,7 +283,7 @@ class Admission:
         self._judged_at, self._came, self._refused_lately = now, 0, 0
 
     def _judge(self) -> None:
-        """End the overload where a transition of the table above applies."""
+        """End the overload if a transition of the table at the top of this module applies."""
         if not self._shedding:
             return
         now = self._clock()

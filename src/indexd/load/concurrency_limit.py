@@ -1,10 +1,11 @@
 """An adaptive concurrency limit: how many requests may work at once under overload.
 
-Each request should be nearly as fast as if it were alone. Which number allows that depends on the
-database's cores, on what else they do, and on the requests, so it is measured: the latency of one
-request at a time, and the latency at the present limit. The limit follows the ratio of the two (as
-in TCP Vegas, Brakmo and Peterson 1995, with latency for the round trip). Medians are compared,
-because a few slow requests say nothing of the others.
+Each request should be nearly as fast as a request that runs alone. The limit that achieves this
+depends on the database's cores, on their other load, and on the requests. Therefore it is derived
+from measurements: the latency of one request at a time (solo latency), and the latency at the
+present limit. The limit follows the ratio of the two, as TCP Vegas does with round-trip times
+(Brakmo and Peterson 1995). Medians are compared, because a few slow requests must not change the
+limit for all others.
 """
 
 import time
@@ -15,21 +16,21 @@ TOLERANCE = 1.1
 """Target latency under concurrency, as a multiple of the median of one request at a time."""
 
 SAMPLE = 30
-"""Requests after which a limit is judged."""
+"""Number of latencies that are measured before the limit is adapted."""
 
 SMALL_SAMPLE = 5
 SMALL_SAMPLE_SECONDS = 2.0
-"""Requests after which it is judged where they are slow, and the seconds that must have passed."""
+"""If requests are slow: number of latencies that suffice once this many seconds have passed."""
 
 SOLO_SECONDS = 30.0
-"""Seconds for which the solo latency is trusted: the requests or the machine may change."""
+"""Seconds for which a measured solo latency is valid: later the requests may be different ones."""
 
 
 class ConcurrencyLimit:
-    """`limit` is the number to apply now, `settled` the one found so far, both at most `most`.
+    """`limit` is the limit to apply now, `settled` the last one that was derived from measurements.
 
-    They differ while the solo latency is measured: then `limit` is 1. `first` is a guess to start
-    from.
+    They differ only while the solo latency is measured: then `limit` is 1. Both are at most `most`.
+    `first` is the limit to start from.
     """
 
     def __init__(
@@ -44,21 +45,21 @@ class ConcurrencyLimit:
         self._begin_sample()
 
     def start(self) -> None:
-        """Overload begins: what was sampled before it does not count."""
+        """Overload begins: discard the latencies that were measured before."""
         self._begin_sample()
 
     def note_excess(self) -> None:
-        """A request came beyond the limit.
+        """Count a request that arrived when the limit was reached.
 
-        Without enough of them the limit is not used up, and the sample is discarded.
+        A sample with too few of these did not use the limit fully, and is discarded.
         """
         self._excess += 1
 
     def note_latency(self, seconds: float) -> None:
-        """A request ended, after this time at work."""
+        """Record how long a finished request worked."""
         now = self._clock()
         if now - seconds < self._began:
-            return  # it began under the limit before
+            return  # it began under the previous limit
         self._latencies.append(seconds)
         enough = SMALL_SAMPLE if now - self._began >= SMALL_SAMPLE_SECONDS else SAMPLE
         if len(self._latencies) < enough:
@@ -73,7 +74,7 @@ class ConcurrencyLimit:
     def _adapt(self, ratio: float) -> None:
         """`ratio` = target latency / measured latency; above 1 there is room for more."""
         found = round(self.settled * min(max(ratio, 0.5), 1.5))
-        if ratio > 0.9 * TOLERANCE:  # hardly slower than alone
+        if ratio > 0.9 * TOLERANCE:  # the latency is nearly the solo latency
             found = max(found, self.settled + 1)
         self.settled = min(max(found, 1), self._most)
 

@@ -1,4 +1,4 @@
-"""Work on large bodies, away from the event loop, so that no other request waits for it."""
+"""Decodes large bodies in a thread, so that other requests need not wait for the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,17 +7,18 @@ from typing import TypeVar
 T = TypeVar("T")
 
 LARGE = 128 * 1024
-"""Bytes of a body. To read and check one of this size takes 3 ms; a thread costs 0.1 ms."""
+"""Bytes: bodies up to this size are decoded on the event loop. Reading and checking a body of this
+size takes about 3 ms; handing it to a thread costs 0.1 ms."""
 
 
 class LargeWork:
-    """One at a time, for what a body is decoded to may take ten times its memory."""
+    """Runs one large work at a time: a decoded body can take ten times the memory of its bytes."""
 
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(1)
 
     async def run(self, size: int, work: Callable[[], T]) -> T:
-        """Do the work on so many bytes: here where they are few, else in a thread."""
+        """Run `work` on a body of `size` bytes: directly up to LARGE bytes, else in a thread."""
         if size <= LARGE:
             return work()
         async with self._free:

@@ -1,11 +1,11 @@
-"""The latency budget of searches: a sliding window, and the ladder of degradations.
+"""The latency budget of searches: a sliding window of latencies, and a ladder of degradations.
 
-    p95 above the budget        a warning, once; a metric; a line of /readyz
-    INDEXD_BUDGET_DEGRADE=on    also one rung up, and another while it stays so for STEP seconds
-    p95 below EASY of it        for CALM seconds, or nothing to measure: one rung down
+    p95 above the budget          one warning in the log, a metric, and a line of /readyz
+    and INDEXD_BUDGET_DEGRADE=on  one rung up, and one more after each STEP seconds above it
+    p95 below EASY of the budget  for CALM seconds, or no searches in that time: one rung down
 
-A rung makes searches that use an HNSW index look at fewer candidates and rows. It never makes them
-answer fewer results, and touches nothing that is scanned exactly.
+On a higher rung, searches that use an HNSW index read fewer candidates and rows. They return as
+many results as before. Exact scans are not changed.
 """
 
 import math
@@ -19,22 +19,27 @@ import structlog
 log = structlog.get_logger()
 
 WINDOW = 30.0
-"""Seconds that are looked at."""
+"""Seconds: length of the sliding window of which the p95 is computed."""
 
 FEWEST = 20
-"""Searches from which a p95 means something."""
+"""Number of searches in the window below which the p95 is too noisy to act on."""
 
 KEPT = 5_000
-"""Searches that are kept; the newest, where more come in a window."""
+"""Number of searches kept at most; the oldest are dropped first. It bounds the memory."""
 
 STEP = 5.0
+"""Seconds between two steps up, so that the p95 can show the effect of the first one."""
+
 CALM = 30.0
+"""Seconds for which the p95 must stay below EASY before a step down."""
+
 EASY = 0.8
+"""Share of the budget. It is below 1, so that a step down does not exceed the budget at once."""
 
 
 class Rung(msgspec.Struct, frozen=True):
-    """`candidate_share` is the share of the candidates that an index search looks at,
-    `scored_limit` the number of scored rows after which it ends.
+    """`candidate_share` is the share of the usual candidates that an index search reads,
+    `scored_limit` the number of scored rows after which it stops.
     """
 
     candidate_share: float
@@ -47,10 +52,11 @@ LADDER = (
     Rung(0.35, 8_000),
     Rung(0.2, 2_000),
 )
+"""The rungs from full effort to the least."""
 
 
-class Budget:
-    """`observe` each search, `judge` about every second."""
+class LatencyBudget:
+    """Call `observe` for each search, and `judge` about every second."""
 
     def __init__(
         self, seconds: float, *, degrade: bool, clock: Callable[[], float] = time.monotonic
@@ -74,14 +80,14 @@ class Budget:
         return LADDER[self.rung]
 
     def judge(self) -> None:
-        """Look at the window, say what changed, and step up or down where that is wanted."""
+        """Compute the p95 of the window, log a change, and step up or down if degrading is on."""
         now = self._clock()
         while self._searches and self._searches[0][0] < now - WINDOW:
             self._searches.popleft()
         durations = sorted(seconds for _, seconds in self._searches)
         enough = len(durations) >= FEWEST
         self.p95 = durations[math.ceil(0.95 * len(durations)) - 1] if durations else 0.0
-        # Without any search for a while nothing is over the budget.
+        # After a window without any search the budget is not exceeded.
         known = enough or (not durations and now - self._stepped_at > WINDOW)
         if known and (self.p95 > self.seconds) != self.exceeded:
             self.exceeded = not self.exceeded
@@ -109,5 +115,5 @@ class Budget:
         )
         self.rung = rung
         self._stepped_at = now
-        # What was measured on another rung says nothing about this one.
+        # Latencies of another rung must not decide about this one.
         self._searches.clear()

@@ -1,4 +1,4 @@
-"""From rows to upsert requests: all rows of a document become one request, wherever they stand."""
+"""Turns rows into upsert requests: all rows of a document become one request."""
 
 import sqlite3
 from array import array
@@ -19,7 +19,7 @@ from indexd.push.rows import Key, Row, SourceRef
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Rows that did not arrive, by number, and why."""
+    """Numbers of rows that were not stored, and the reason."""
 
     rows: tuple[int, ...]
     doc_id: str | None
@@ -27,7 +27,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """One line of a bulk request. With failures there is none: it goes whole or not at all."""
+    """One document. `line` is its line in a bulk request, empty if one of its rows failed."""
 
     namespace: str | None
     doc_id: str | None
@@ -56,18 +56,18 @@ _encoder = msgspec.json.Encoder()
 
 
 def read(file: pq.ParquetFile, namespace: str | None = None) -> Iterator[Document]:
-    """Every document of the file once, with all its rows; `namespace` overrides the column.
+    """Yield every document of the file once, with all its rows; `namespace` overrides the column.
 
-    An upsert replaces a document, so of two requests for one document the first would be lost.
-    Rows that follow one another are put together as they come. Documents whose rows are scattered
-    are found by a first pass over the key columns alone, which keeps 8 bytes per run of rows;
-    their rows are put aside into a temporary SQLite database on disk, whose ORDER BY is an
-    external sort, and come last. So memory holds a batch and the largest document, however the
-    rows are ordered, and a file that is in order costs one cheap pass more.
+    An upsert replaces a document, so a second request for a document would overwrite the first.
+    Rows of one document that are adjacent are collected while the file is read. Documents whose
+    rows are not adjacent are found in a first pass over the key columns, which keeps 8 bytes per
+    run of adjacent rows. Their rows go to a temporary SQLite database on disk, whose ORDER BY is an
+    external sort, and are yielded last. So the memory holds one batch and the largest document, in
+    whatever order the rows are. A sorted file only needs the first pass in addition.
     """
     scattered = _scattered(rows.keys(file, namespace))
-    # Without a name, SQLite keeps it in a file that is gone once it is closed; whichever thread
-    # the garbage collector closes it in.
+    # A database without a name is a temporary file that SQLite deletes when it is closed. The
+    # garbage collector may close it in another thread (`check_same_thread`).
     with closing(sqlite3.connect("", check_same_thread=False)) as aside:
         aside.execute("CREATE TABLE scattered (namespace, doc_id, number INTEGER, row BLOB)")
         for key, run in groupby(rows.read(file, namespace), key=attrgetter("key")):
@@ -85,9 +85,9 @@ def read(file: pq.ParquetFile, namespace: str | None = None) -> Iterator[Documen
 
 
 def _scattered(keys: Iterable[Key | None]) -> NDArray[np.int64]:
-    """Sorted hashes of the documents whose rows are not all next to one another.
+    """Sorted hashes of the documents whose rows are not all adjacent.
 
-    Two documents of one hash are taken for scattered, which does no harm.
+    If two documents have the same hash, both are treated as scattered, which is only slower.
     """
     runs = array("q", (hash(key) for key, _ in groupby(keys) if key is not None))
     found, times = np.unique(np.frombuffer(runs, dtype=np.int64), return_counts=True)
@@ -144,16 +144,15 @@ def _document(key: Key, members: list[Row]) -> Document:
 
 
 def _numbers(embedding: bytes) -> list[float]:
-    """Each as the float64 that equals it, so the service gets back the float32 bit for bit."""
+    """The numbers as float64, so that the service can restore the same float32 bit for bit."""
     numbers: list[float] = np.frombuffer(embedding, "<f4").tolist()
     return numbers
 
 
 def _chunk_ids(doc_id: str, members: list[Row]) -> Iterator[str | None]:
-    """The rows' own ids, those that come again with a suffix; None is left to the service.
+    """The id of each row's chunk; repeated ids get a suffix. None: the service makes the id.
 
-    What the service makes of a missing id is `<doc_id>#<place>`, which another row may have as
-    its own.
+    The service makes `<doc_id>#<place>`. If another row has this id, a suffix is added here too.
     """
     taken = {row.chunk_id for row in members}
     own: set[str] = set()

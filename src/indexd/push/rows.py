@@ -1,4 +1,4 @@
-"""The rows of a parquet file, each checked and in the words of an upsert request.
+"""Reads the rows of a parquet file, checks them, and converts them to fields of an upsert request.
 
 The columns understood are namespace, doc_id, id or chunk_id, path, text, embedding, tags,
 ingested_at, source_ref and half_life_seconds. Every other column goes into the chunk's meta.
@@ -24,10 +24,13 @@ from indexd.errors import ConfigurationError
 DEFAULT_NAMESPACE = "vault"
 
 BATCH_ROWS = 1000
+"""Number of rows that are read at once, which bounds the memory."""
+
 BUFFER_BYTES = 2**20
+"""Bytes of the buffer from which each column is read, which bounds the memory."""
 
 KEY_COLUMNS = ("namespace", "doc_id", "path", "id", "chunk_id", "text")
-"""What says which document a row belongs to."""
+"""The columns that determine the document of a row."""
 
 Key = tuple[str, str]
 """Namespace and doc_id."""
@@ -46,12 +49,13 @@ class SourceRef(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One chunk to be. `key` is None where no document could be made out; `wrong` says why a row
-    cannot be sent, and then it has no content.
+    """One row, which becomes a chunk. `key` is None if its document is unknown.
+
+    `wrong` is the reason why the row cannot be sent; then the row has no content.
     """
 
     number: int
-    """From 1, as the file has them."""
+    """Position in the file, from 1."""
     key: Key | None
     wrong: str | None = None
     chunk_id: str | None = None
@@ -66,10 +70,10 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def open_file(path: Path) -> pq.ParquetFile:
-    """Raises ConfigurationError unless it is a parquet file with something to push."""
+    """Open a parquet file. Raises ConfigurationError if it has no texts and no embeddings."""
     try:
-        # One row group may hold the whole file. Only a buffered reader takes it page by page;
-        # without a buffer, and with pre_buffer, a column of the group is read at once.
+        # One row group may hold the whole file. Only a buffered reader reads it page by page;
+        # without a buffer, or with pre_buffer, it reads a whole column of the group at once.
         file = pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path}: there is no such file") from error
@@ -85,11 +89,11 @@ def open_file(path: Path) -> pq.ParquetFile:
 
 
 def read(file: pq.ParquetFile, namespace: str | None = None) -> Iterator[Row]:
-    """Every row, in order; those that cannot be sent say why. `namespace` overrides the column.
+    """Yield every row in order, also rows that cannot be sent. `namespace` overrides the column.
 
-    Memory holds one batch. Raises ConfigurationError where the file itself is damaged.
+    The memory holds one batch. Raises ConfigurationError if the file is damaged.
     """
-    # pandas keeps an index that nobody named as a column of this name.
+    # pandas stores an index without a name as a column of this name.
     names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
     plain = [name for name in names if name != "embedding"]
     number = 0
@@ -105,7 +109,7 @@ def read(file: pq.ParquetFile, namespace: str | None = None) -> Iterator[Row]:
 
 
 def keys(file: pq.ParquetFile, namespace: str | None = None) -> Iterator[Key | None]:
-    """The key of every row that `read` gives, from those columns alone that make it."""
+    """Yield the key of every row, from the key columns alone; None where `read` finds no key."""
     names = [name for name in KEY_COLUMNS if name in file.schema_arrow.names]
     for batch in _batches(file, names):
         columns = [_values(name, batch.column(name)) for name in names]
@@ -158,7 +162,7 @@ def _row(
 
 
 def _key(given: dict[str, Any], namespace: str | None) -> Key:
-    """Trimmed as the service does it: two rows of one document must have one key."""
+    """The key, trimmed as the service trims it: rows of one document must have equal keys."""
     space = namespace or _name(given, "namespace") or ""
     text = given.get("text")
     doc_id = _name(given, "doc_id") or _name(given, "path") or _chunk_id(given)
@@ -174,7 +178,7 @@ def _chunk_id(given: dict[str, Any]) -> str | None:
 
 
 def _name(given: dict[str, Any], column: str) -> str | None:
-    """What stands there as a text; None where there is nothing. Raises BadRow for anything else."""
+    """The value of a column as text; None if it is empty. Raises BadRow for other types."""
     value = given.get(column)
     if isinstance(value, str):
         return value or None
@@ -188,7 +192,7 @@ def _name(given: dict[str, Any], column: str) -> str | None:
 
 
 def _source_ref(value: Any) -> SourceRef | None:
-    # A struct column without a null of its own has a struct of nulls instead.
+    # Some writers store a missing struct as a struct whose fields are all null.
     if not value or (isinstance(value, dict) and not any(value.values())):
         return None
     try:
@@ -225,7 +229,7 @@ def _ingested_at(value: Any) -> datetime | None:
 
 
 def _meta(given: dict[str, Any]) -> bytes | None:
-    """What is left of the row, with `path` as source_path. JSON has no NaN: it becomes null."""
+    """All other columns as JSON, with `path` as source_path. NaN becomes null."""
     path = _name(given, "path")
     meta = {name: value for name, value in given.items() if name not in KEY_COLUMNS}
     if path is not None:
@@ -244,7 +248,7 @@ def _meta(given: dict[str, Any]) -> bytes | None:
 
 
 def _values(name: str, column: "pa.Array[Any]") -> list[Any]:
-    """The column as Python values; one that has none is a BadRow in its place."""
+    """The column as Python values. A BadRow stands for a value that cannot be converted."""
     if _holds_bytes(column.type):
         bad = BadRow(f"{name}: holds bytes, which JSON cannot")
         return [bad if value.is_valid else None for value in column]
@@ -268,7 +272,10 @@ def _one_as_python(name: str, value: "pa.Scalar[Any]") -> Any:
 
 
 def _timestamps(name: str, column: "pa.Array[Any]") -> list[Any]:
-    """In UTC, whatever the zone: not every machine knows it. Python has but microseconds."""
+    """Times in UTC, cut to microseconds.
+
+    The name of the time zone is not looked up, because not every machine has all time zones.
+    """
     kind = column.type
     column = column.view(pa.timestamp(kind.unit))
     if kind.unit == "ns":
@@ -282,13 +289,13 @@ def _timestamps(name: str, column: "pa.Array[Any]") -> list[Any]:
 
 
 def _vectors(column: "pa.Array[Any]") -> list[NDArray[np.float32] | BadRow | None]:
-    """Checked as float32, which is what the service stores; a row without one has None."""
+    """The embeddings, checked as float32, which the service stores; None for a row without one."""
     if pa.types.is_null(column.type):
         return [None] * len(column)
     if pa.types.is_fixed_size_list(column.type):
         column = column.cast(pa.list_(column.type.value_type))
     assert isinstance(column, (pa.ListArray, pa.LargeListArray))  # noqa: S101 (for mypy)
-    # `values` is the whole child, which the offsets of a slice point into. Nulls become NaN.
+    # `values` is the array of all numbers; the offsets point into it. Nulls become NaN.
     flat = column.values.to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
         numbers = flat.astype(np.float32, copy=False)

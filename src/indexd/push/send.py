@@ -1,4 +1,4 @@
-"""Sending documents to POST /index/bulk: bounded requests, one under way, the next one ready."""
+"""Sends documents to POST /index/bulk in bounded requests, and prepares the next one meanwhile."""
 
 import time
 from collections import Counter
@@ -16,21 +16,25 @@ from indexd.errors import ConfigurationError, Unavailable
 from indexd.push.documents import Document, Failure
 
 BATCH_DOCUMENTS = 2000
+"""Number of documents per request at most, by default."""
+
 REQUEST_BYTES = 8 * 2**20
-"""A request is closed once it has as many; one document may be larger."""
+"""Bytes: no document is added to a request of this size. A single document may be larger."""
 
 FIRST_PATIENCE_SECONDS = 5.0
-"""How long a server that never answered is asked again: someone may be starting it."""
+"""Seconds for which a server that never answered is tried again: it may be starting."""
+
 PATIENCE_SECONDS = 300.0
-"""How long one that did is."""
+"""Seconds for which a server that has answered before is tried again."""
+
 TIMEOUT = httpx.Timeout(PATIENCE_SECONDS, connect=5.0)
 
-# An upsert that arrives twice leaves what it leaves once, so these may be sent again.
 RETRIED = frozenset({429, 502, 503, 504})
+"""HTTP statuses after which a request is sent again. An upsert is idempotent, so that is safe."""
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """What became of the rows so far; `accepted` holds the unchanged."""
+    """Numbers of rows and documents so far. `accepted` includes the unchanged documents."""
 
     rows: int = 0
     failed_rows: int = 0
@@ -50,16 +54,16 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of one request's documents, and of those that were not fit to be in it."""
+    """The result of one request, including the documents that could not be part of it."""
 
     counts: Counts
     failures: tuple[Failure, ...]
     namespaces: Counter[str]
-    """Documents sent to each."""
+    """Number of documents sent to each namespace."""
 
 
 class Request(msgspec.Struct, frozen=True):
-    """The body holds a line for each of `sent`, in this order."""
+    """One bulk request. The body holds a line for each document of `sent`, in the same order."""
 
     body: bytes
     sent: tuple[Document, ...]
@@ -67,7 +71,7 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def counts(self) -> Counts:
-        """All that is known before it is answered."""
+        """The counts that are known before the server answers."""
         return Counts(
             rows=sum(len(document.rows) for document in (*self.sent, *self.unfit)),
             failed_rows=sum(len(document.rows) for document in self.unfit),
@@ -91,7 +95,7 @@ class _LineError(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """What POST /index/bulk answers; `errors` lists no more than the first hundred."""
+    """The answer of POST /index/bulk. `errors` lists the first hundred errors at most."""
 
     accepted: int
     unchanged: int
@@ -105,10 +109,10 @@ class _ErrorBody(msgspec.Struct):
 
 
 class Server:
-    """A service that takes documents, asked again where that can help."""
+    """A running service. Requests are repeated after temporary failures."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        """Raises ConfigurationError for a URL or a key that cannot be one."""
+        """Raises ConfigurationError if the URL or the key is not valid."""
         if key is not None and not can_be_a_key(key):
             raise ConfigurationError("the key holds characters that no key has")
         headers = {"Content-Type": "application/x-ndjson", "User-Agent": f"indexd/{__version__}"}
@@ -126,11 +130,15 @@ class Server:
 
     @property
     def address(self) -> str:
-        """For people: without the password it may have."""
+        """The URL as a text for people, without a password."""
         return shown(self._url)
 
     def send(self, body: bytes) -> Answer:
-        """Raises Unavailable once patience is over, ConfigurationError where none would help."""
+        """Send a body and return the answer.
+
+        Raises Unavailable after a temporary failure that lasted too long (see PATIENCE_SECONDS),
+        and ConfigurationError after a failure that a repetition cannot cure.
+        """
         began = time.monotonic()
 
         def again(error: Exception) -> bool | float:
@@ -143,7 +151,7 @@ class Server:
 
         retrying = stamina.RetryingCaller(attempts=None, timeout=PATIENCE_SECONDS, wait_max=10.0)
         try:
-            # Without arguments: hooks that log the retries would log them.
+            # A function without arguments, because stamina's hooks may log the arguments.
             response = retrying.on(again)(lambda: self._post(body))
         except httpx.HTTPStatusError as error:
             if error.response.status_code in RETRIED:
@@ -165,7 +173,7 @@ class Server:
 
 
 def reason(error: BaseException) -> str:
-    """Why a request failed, in a sentence for people."""
+    """The reason why a request failed, as a sentence for people."""
     if isinstance(error, httpx.HTTPStatusError):
         status, where = error.response.status_code, shown(error.request.url)
         try:
@@ -182,10 +190,10 @@ def reason(error: BaseException) -> str:
 def push(
     documents: Iterable[Document], server: Server | None, *, batch: int = BATCH_DOCUMENTS
 ) -> Iterator[Outcome]:
-    """Send all documents and say request by request what came of them; None sends nothing.
+    """Send all documents, and yield the result of each request. If `server` is None, send nothing.
 
-    The next request is read and encoded in a thread while the server works on this one, so two
-    bodies are held at most. Raises what Server.send and reading raise; nothing is sent after that.
+    A thread reads and encodes the next request while the server works on this one, so the memory
+    holds two bodies at most. Exceptions of Server.send and of reading end it.
     """
     waiting = requests(documents, batch)
     with ThreadPoolExecutor(1, "read") as reader:
@@ -199,7 +207,7 @@ def push(
 
 
 def requests(documents: Iterable[Document], batch: int) -> Iterator[Request]:
-    """Put documents together, at most `batch` to a request, those that are not fit beside them."""
+    """Group documents into requests of at most `batch`, counting those that cannot be sent."""
     sent: list[Document] = []
     unfit: list[Document] = []
     size = 0
@@ -215,14 +223,14 @@ def requests(documents: Iterable[Document], batch: int) -> Iterator[Request]:
 
 def _request(sent: list[Document], unfit: list[Document]) -> Request:
     body = b"\n".join(document.line for document in sent)
-    # The lines are in the body now; kept besides, they would double it.
+    # The body contains the lines; keeping them in the documents too would double the memory.
     return Request(
         body, tuple(msgspec.structs.replace(document, line=b"") for document in sent), tuple(unfit)
     )
 
 
 def _outcome(request: Request, answer: Answer) -> Outcome:
-    """Lay the answer's lines to the rows they were made of."""
+    """Assign the errors of the answer, which are by line, to the rows of the file."""
     sent_rows = sum(len(document.rows) for document in request.sent)
     if answer.accepted + answer.failed != len(request.sent):
         raise ConfigurationError(
@@ -251,7 +259,7 @@ def bulk_url(url: str) -> httpx.URL:
 
 
 def retry_after(response: httpx.Response) -> bool | float:
-    """False for an answer that will be the same again; else when to ask, as the server wants it."""
+    """Whether to repeat a request: False for never, the seconds of Retry-After, or True."""
     if response.status_code not in RETRIED:
         return False
     wanted = response.headers.get("Retry-After", "")

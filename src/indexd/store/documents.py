@@ -32,7 +32,7 @@ class SourceRef(msgspec.Struct, frozen=True):
 class Chunk(msgspec.Struct, frozen=True):
     """One embedded piece of a document; `meta` is without the embedding.
 
-    `embedding` is AWAITED until the embedder made it, which `made` then says.
+    `embedding` is PENDING_EMBEDDING until the embedder made it, which `embedded_here` then says.
     """
 
     chunk_id: str
@@ -41,10 +41,10 @@ class Chunk(msgspec.Struct, frozen=True):
     tags: tuple[str, ...]
     source_path: str | None
     embedding: Embedding
-    made: bool = False
+    embedded_here: bool = False
 
     @property
-    def is_awaited(self) -> bool:
+    def is_pending(self) -> bool:
         return self.embedding.size == 0
 
 
@@ -85,17 +85,17 @@ class Document(msgspec.Struct, frozen=True):
             )
         )
         for chunk in self.chunks:
-            digest.update(b"made" if chunk.made else chunk.embedding.tobytes())
+            digest.update(b"made" if chunk.embedded_here else chunk.embedding.tobytes())
         return digest.digest()
 
 
 def check_siblings(chunks: tuple[Chunk, ...]) -> None:
     """Ids must differ, dimensions must not; vectors yet to be made have none."""
     ids: set[str] = set()
-    expected = next((c.embedding.size for c in chunks if not c.is_awaited), 0)
+    expected = next((c.embedding.size for c in chunks if not c.is_pending), 0)
     for chunk in chunks:
         if chunk.chunk_id in ids:
             raise DuplicateChunkId(f"chunk id {chunk.chunk_id!r} appears more than once")
         ids.add(chunk.chunk_id)
-        if not chunk.is_awaited and chunk.embedding.size != expected:
+        if not chunk.is_pending and chunk.embedding.size != expected:
             raise vectors.mismatch(f"chunk {chunk.chunk_id!r}", expected, chunk.embedding.size)

@@ -145,7 +145,7 @@ async def known_from_file(connection: Connection, secret: str, *, at: datetime) 
     return True
 
 
-async def call(connection: Connection) -> datetime:
+async def notify_reload(connection: Connection) -> datetime:
     """Have all servers read the keys again; answers the database's time before that."""
     cursor = await connection.execute("SELECT clock_timestamp()")
     row: tuple[datetime] = await cursor.fetchone() or (datetime.max.replace(tzinfo=UTC),)
@@ -178,7 +178,7 @@ async def every(connection: Connection) -> list[Key]:
     return [Key(*row) for row in await cursor.fetchall()]
 
 
-async def unaware(connection: Connection, since: datetime) -> tuple[int, int]:
+async def stale_servers(connection: Connection, since: datetime) -> tuple[int, int]:
     """How many servers follow the keys, and how many may not have looked since then."""
     cursor = await connection.execute(
         """

@@ -1,4 +1,4 @@
-"""Structured logs: one line per request, and never a text, a vector or a key in it."""
+"""Structured logs: one line per request. No line holds a text, a vector or a key."""
 
 import logging
 import sys
@@ -52,7 +52,7 @@ def _serialized(event: object, **_: object) -> str:
 
 
 def tell_overload(change: Change) -> None:
-    """A line when an overload begins, and one when it ends."""
+    """Log a line when an overload begins, and a line when it ends."""
     log = structlog.get_logger()
     if change.state is State.SHEDDING:
         log.warning(

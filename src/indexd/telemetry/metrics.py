@@ -1,8 +1,8 @@
-"""What /metrics answers. Dashboards and alerts rely on the names; counters move after a commit.
+"""The metrics of /metrics. Dashboards and alerts depend on their names.
 
-With several worker processes the library keeps every value in a file per process, in the folder
-PROMETHEUS_MULTIPROC_DIR, which `indexd serve --workers` makes before it starts them; whichever
-worker is asked answers for all.
+Counters of writes are incremented after the commit. With several worker processes, the Prometheus
+library keeps every value in one file per process in the folder PROMETHEUS_MULTIPROC_DIR, which
+`indexd serve --workers` creates before the workers start. Each worker answers /metrics for all.
 """
 
 import os
@@ -25,17 +25,17 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
-"""Litestar adds the character set."""
+"""Content-Type of the text format, without the character set, which Litestar adds."""
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-"""The library's own variable, read when it is imported."""
+"""Environment variable of the Prometheus library, which reads it when it is imported."""
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.045, 0.06, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0)
-"""Seconds; 0.06 is the latency budget."""
+"""Seconds: upper bounds of the histograms' buckets; 0.06 is the default latency budget."""
 
 OTHER = "_other"
-"""The namespaces above the cap, together: a label of unbounded values would sink Prometheus. One
-that is really called so is counted with them."""
+"""Label for all namespaces above the cap: a label with an unbounded number of values would exhaust
+the memory of Prometheus. A namespace with this name is counted among them."""
 
 EMBED_FAILURES = ("answer", "refused", "status", "timeout", "unreachable")
 AUTH_FAILURES = ("missing", "unknown", "revoked", "expired", "scope", "limited")
@@ -44,17 +44,18 @@ REASONS = ("manual", "retention", "semantic", "ttl")
 STRATEGIES = ("lowest_score", "oldest", "ttl")
 DUE = ("expired", "surplus")
 STATUSES = ("200", "500", "503")
-"""Values of labels that are known beforehand. Their lines are there from the start: `rate` and
-`increase` see no first event that comes with the line itself."""
+"""Values of labels that are known at the start. Their time series are created at the start with the
+value 0, because `rate` and `increase` do not count the event that creates a time series."""
 
 UNKNOWN_ROUTE = "unknown"
-"""The label of requests that no route takes: their paths may be anything."""
+"""Label of requests that match no route. Their paths are unbounded, so they are not labels."""
 
+# For the whole process: a series `*_created` per counter would double the counters.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class NamespaceCounter(Counter):
-    """A counter whose first label is a namespace, of which there may be any number."""
+    """A counter whose first label is a namespace. `folded` maps those above the cap to OTHER."""
 
     folded: Callable[[str], str] = staticmethod(str)
 
@@ -64,9 +65,9 @@ class NamespaceCounter(Counter):
 
 
 class _Process:
-    """The standard metrics of a process; with several workers, of all of them together.
+    """The standard metrics of a process, or the sums over all workers.
 
-    The library's own collector knows the one process that is asked.
+    The library's own collector covers only the process that answers the request.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -269,13 +270,13 @@ class Metrics:
                 counter.labels(value)
 
     def know_routes(self, routes: Iterable[tuple[str, str]]) -> None:
-        """Start the lines of these methods and routes."""
+        """Create the time series of these methods and routes."""
         for method, route in routes:
             for status in STATUSES:
                 self.requests.labels(method, route, status)
 
     def know_namespaces(self, documents: Mapping[str, int]) -> None:
-        """Start the lines of these namespaces, the largest first."""
+        """Create the time series of these namespaces, the largest first."""
         for namespace in sorted(documents, key=lambda name: (-documents[name], name)):
             for reason in REASONS:
                 self.forgotten.labels(namespace, reason)
@@ -283,7 +284,7 @@ class Metrics:
                 self.purges.labels(namespace, strategy)
 
     def show_due(self, counts: Mapping[str, tuple[int, int]]) -> None:
-        """How many documents are expired and how many surplus, by namespace."""
+        """Set the numbers of expired and of surplus documents by namespace."""
         shown = dict.fromkeys(self._due, (0, 0))
         for namespace, (expired, surplus) in counts.items():
             before = shown.get(folded := self._folded(namespace), (0, 0))
@@ -314,7 +315,7 @@ class Metrics:
         return Gauge(name, help, registry=self.registry, multiprocess_mode=mode)
 
     def _folded(self, namespace: str) -> str:
-        """The first namespaces that are counted keep their names."""
+        """The label of a namespace: its name for the first namespaces up to the cap, else OTHER."""
         if namespace not in self._named:
             if namespace == OTHER or len(self._named) >= self._cap:
                 return OTHER
@@ -328,10 +329,11 @@ class Metrics:
         *,
         read_only: bool | None = None,
     ) -> bytes:
-        """Everything, with the documents by namespace as just counted and whether the database was
-        just found `read_only` (None: it did not answer); or `only` these namespaces.
+        """The page of metrics in the text format.
 
-        Those who may see some namespaces only learn nothing about all of them together either.
+        `documents` are the present numbers of documents by namespace. `read_only` says whether the
+        database takes no writes; None if it did not answer. With `only`, the page holds nothing but
+        the series of these namespaces: a caller who may see some namespaces must not learn totals.
         """
         families = list(self._source().collect())
         if only is not None:
@@ -347,7 +349,7 @@ class Metrics:
         folder = os.environ.get(MULTIPROCESS)
         if not folder:
             return self.registry
-        # A worker that was killed could not take its gauges away itself.
+        # A worker that was killed could not remove its gauges itself.
         for file in Path(folder).glob("gauge_live*_*.db"):
             pid = int(file.stem.rpartition("_")[2])
             if not psutil.pid_exists(pid):
@@ -358,7 +360,7 @@ class Metrics:
 
 
 class _Families(Collector):
-    """Metric families that were collected already."""
+    """A collector of metric families that are collected already."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self.families = families
@@ -368,7 +370,10 @@ class _Families(Collector):
 
 
 def _items(documents: Mapping[str, int], cap: int) -> Metric:
-    """The largest namespaces by name, the rest as one; a namespace that is empty has no line."""
+    """Documents by namespace: the largest ones by name up to the cap, the rest as OTHER.
+
+    An empty namespace has no time series.
+    """
     family = GaugeMetricFamily("index_items_total", "Documents in a namespace", None, ["namespace"])
     ranked = sorted(documents.items(), key=lambda item: (-item[1], item[0]))
     named = [item for item in ranked if item[0] != OTHER][:cap]

@@ -1,7 +1,7 @@
-"""OpenTelemetry, where it is installed (`indexd[otel]`) and INDEXD_TRACING is on.
+"""OpenTelemetry spans, if it is installed (`indexd[otel]`) and INDEXD_TRACING is on.
 
-A span per request and one per statement, sent where the standard OTEL_* variables say. A statement
-is told as it stands in the program: values are bound, so no text and no vector is in it.
+There is a span per request and a span per statement. The standard OTEL_* variables say where they
+are sent. A span holds the statement without its parameters, so it holds no text and no vector.
 """
 
 import re
@@ -15,7 +15,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
-from indexd.db.pipeline import one_trip
+from indexd.db.pipeline import read_in_one_round_trip
 from indexd.db.sessions import Session
 from indexd.errors import ConfigurationError
 
@@ -39,7 +39,7 @@ def tracer(exporter: "SpanExporter | None" = None) -> "tuple[Tracer, Any]":
         raise ConfigurationError(
             "tracing: on needs OpenTelemetry: pip install 'indexd[otel]'"
         ) from error
-    # What is given here would win over OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES otherwise.
+    # Merged last, so that OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override the default name.
     resource = Resource.create({"service.name": "indexd"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -47,7 +47,7 @@ def tracer(exporter: "SpanExporter | None" = None) -> "tuple[Tracer, Any]":
 
 
 class RequestSpans(ASGIMiddleware):
-    """A span per request, a child of the caller's where it sends `traceparent`."""
+    """Makes a span per request. It is a child of the caller's span if `traceparent` is sent."""
 
     scopes = (ScopeType.HTTP,)
 
@@ -81,13 +81,16 @@ class RequestSpans(ASGIMiddleware):
 
 
 def statement_name(text: str) -> str:
-    """The name in the comment that a statement begins with, else its first word."""
+    """The name in the comment at the start of a statement, or else its first word."""
     named = re.match(r"\s*/\* (indexd:[a-z_.]+) \*/", text)
     return named[1] if named else text.split(None, 1)[0] if text.strip() else ""
 
 
 def traced_cursor(tracer: "Tracer") -> type[AsyncCursor[TupleRow]]:
-    """A cursor that makes a span of each statement, also of those that Database sends by itself."""
+    """A cursor class that makes a span per statement.
+
+    Its `read_in_one_round_trip` covers the statements that Database sends without a cursor.
+    """
 
     def span(query: object) -> AbstractContextManager[object]:
         text = query if isinstance(query, str) else type(query).__name__
@@ -108,13 +111,13 @@ def traced_cursor(tracer: "Tracer") -> type[AsyncCursor[TupleRow]]:
                     yield copy
 
         @staticmethod
-        async def one_trip(
+        async def read_in_one_round_trip(
             session: Session,
             settings: Sequence[str],
             statement: str,
             values: Mapping[str, Any],
         ) -> list[TupleRow]:
             with span(statement):
-                return await one_trip(session, settings, statement, values)
+                return await read_in_one_round_trip(session, settings, statement, values)
 
     return TracedCursor

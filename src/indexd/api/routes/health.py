@@ -15,7 +15,7 @@ from indexd.db.pool import Check, Connection
 from indexd.db.refusals import Refusals
 from indexd.embedders import Embedder
 from indexd.errors import DatabaseReadOnly, DatabaseUnavailable, Unavailable
-from indexd.load.latency_budget import Budget
+from indexd.load.latency_budget import LatencyBudget
 from indexd.store import stats
 from indexd.telemetry.metrics import CONTENT_TYPE
 
@@ -88,7 +88,7 @@ def _last_write(check: Check, refusals: Refusals) -> Check:
     return Check("writes", True, detail, "refused")
 
 
-def budget_check(budget: Budget) -> Check:
+def budget_check(budget: LatencyBudget) -> Check:
     """Never a reason to send requests elsewhere: there they would be no faster."""
     detail = f"p95 {budget.p95 * 1000:.1f} ms of {budget.seconds * 1000:g} ms, rung {budget.rung}"
     return Check("budget", True, detail, "exceeded" if budget.exceeded else None)

@@ -8,7 +8,7 @@ import pytest
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
-from indexd.db.pipeline import one_trip
+from indexd.db.pipeline import read_in_one_round_trip
 from indexd.db.pool import Database
 from indexd.db.sessions import Session
 from indexd.errors import InvalidRequest
@@ -31,7 +31,7 @@ def is_idle(connection: Session) -> bool:
 async def test_settings_hold_in_the_statement_and_not_after_it(connection: Session) -> None:
     before = await (await connection.execute("SHOW work_mem")).fetchone()
     values = {"text": "a", "number": 7}
-    assert await one_trip(connection, SETTINGS, TOLD, values) == [("5MB", "a", 7)]
+    assert await read_in_one_round_trip(connection, SETTINGS, TOLD, values) == [("5MB", "a", 7)]
     assert await (await connection.execute("SHOW work_mem")).fetchone() == before
     assert is_idle(connection)
 
@@ -41,7 +41,7 @@ async def test_one_statement_takes_values_of_any_width(
     connection: Session, number: int | None
 ) -> None:
     for wanted in (5, number, 5):
-        [row] = await one_trip(connection, [], TOLD, {"text": "ä", "number": wanted})
+        [row] = await read_in_one_round_trip(connection, [], TOLD, {"text": "ä", "number": wanted})
         assert row[1:] == ("ä", wanted)
 
 
@@ -49,15 +49,17 @@ async def test_it_outlives_a_rollback_that_deallocates_what_was_prepared(
     connection: Session,
 ) -> None:
     values = {"text": "a", "number": 7}
-    await one_trip(connection, SETTINGS, TOLD, values)
+    await read_in_one_round_trip(connection, SETTINGS, TOLD, values)
     await connection.execute("DEALLOCATE ALL")
-    assert await one_trip(connection, SETTINGS, TOLD, values) == [("5MB", "a", 7)]
+    assert await read_in_one_round_trip(connection, SETTINGS, TOLD, values) == [("5MB", "a", 7)]
     assert is_idle(connection)
 
 
 async def test_it_changes_nothing(connection: Session) -> None:
     with pytest.raises(errors.ReadOnlySqlTransaction):
-        await one_trip(connection, [], "DELETE FROM indexd.chunks WHERE doc_id = %(a)s", {"a": "a"})
+        await read_in_one_round_trip(
+            connection, [], "DELETE FROM indexd.chunks WHERE doc_id = %(a)s", {"a": "a"}
+        )
     assert is_idle(connection)
 
 
@@ -66,9 +68,9 @@ async def test_an_error_leaves_a_connection_that_can_be_used(
     connection: Session, settings: list[str]
 ) -> None:
     with pytest.raises(psycopg.Error):
-        await one_trip(connection, settings, "SELECT 1 / %(n)s::int", {"n": 0})
+        await read_in_one_round_trip(connection, settings, "SELECT 1 / %(n)s::int", {"n": 0})
     assert is_idle(connection)
-    assert await one_trip(connection, [], "SELECT 1 / %(n)s::int", {"n": 1}) == [(1,)]
+    assert await read_in_one_round_trip(connection, [], "SELECT 1 / %(n)s::int", {"n": 1}) == [(1,)]
 
 
 async def test_a_trip_that_is_cut_off_costs_one_connection_and_no_more(common_url: str) -> None:

@@ -10,14 +10,14 @@ import psycopg
 from structlog.testing import capture_logs
 
 from indexd.app import create_app
-from indexd.background.gauges import look
-from indexd.load.latency_budget import CALM, FEWEST, LADDER, STEP, WINDOW, Budget
+from indexd.background.gauges import sample_process
+from indexd.load.latency_budget import CALM, FEWEST, LADDER, STEP, WINDOW, LatencyBudget
 from indexd.settings import Settings
 from tests.conftest import Client, document, service_of
 from tests.test_admission import Clock
 
 
-def searches(budget: Budget, seconds: float, number: int = FEWEST) -> None:
+def searches(budget: LatencyBudget, seconds: float, number: int = FEWEST) -> None:
     for _ in range(number):
         budget.observe(seconds)
     budget.judge()
@@ -25,7 +25,7 @@ def searches(budget: Budget, seconds: float, number: int = FEWEST) -> None:
 
 def test_the_log_says_once_that_searches_are_slow_and_once_that_they_are_not() -> None:
     clock = Clock()
-    budget = Budget(0.06, degrade=False, clock=clock)
+    budget = LatencyBudget(0.06, degrade=False, clock=clock)
     with capture_logs() as logs:
         for _ in range(3):
             searches(budget, 0.1)
@@ -42,7 +42,7 @@ def test_the_log_says_once_that_searches_are_slow_and_once_that_they_are_not() -
 
 
 def test_a_few_slow_searches_are_no_p95() -> None:
-    budget = Budget(0.06, degrade=True)
+    budget = LatencyBudget(0.06, degrade=True)
     searches(budget, 1.0, FEWEST - 1)
     assert not budget.exceeded
     searches(budget, 0.001, 20 * FEWEST)
@@ -52,7 +52,7 @@ def test_a_few_slow_searches_are_no_p95() -> None:
 
 def test_the_ladder_goes_up_a_rung_at_a_time_and_down_when_it_is_calm() -> None:
     clock = Clock()
-    budget = Budget(0.06, degrade=True, clock=clock)
+    budget = LatencyBudget(0.06, degrade=True, clock=clock)
     rungs = []
     for _ in range(2 * len(LADDER)):
         searches(budget, 0.1)
@@ -71,7 +71,7 @@ def test_the_ladder_goes_up_a_rung_at_a_time_and_down_when_it_is_calm() -> None:
 
 def test_without_any_search_the_ladder_comes_down_too() -> None:
     clock = Clock()
-    budget = Budget(0.06, degrade=True, clock=clock)
+    budget = LatencyBudget(0.06, degrade=True, clock=clock)
     searches(budget, 0.1)
     assert budget.rung == 1
     clock.now += WINDOW + CALM + 1
@@ -117,7 +117,7 @@ async def test_a_degraded_answer_says_so_and_has_as_many_results(
             answer = (await client.post("/index/search", json=search)).json()
             assert "index" in answer["degraded"]
             assert len(answer["results"]) == 100
-        look(service)
+        sample_process(service)
         assert "rung 3" in (await client.get("/readyz")).text
         text = (await client.get("/metrics")).text
         assert "index_degraded_answers_total 3.0" in text
