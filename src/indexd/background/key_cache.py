@@ -96,12 +96,12 @@ async def spread(connection: Connection, *, wait_seconds: float) -> int | None:
 
     The connection is outside of any transaction.
     """
-    since = await keys.call(connection)
+    since = await keys.notify_reload(connection)
     deadline = time.monotonic() + wait_seconds
     while True:
-        following, behind = await keys.unaware(connection, since)
-        if not behind:
-            return following
+        found = await keys.followers(connection, since)
+        if not found.stale:
+            return found.following
         if time.monotonic() > deadline:
             return None
         await asyncio.sleep(0.02)
