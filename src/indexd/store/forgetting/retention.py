@@ -149,7 +149,11 @@ async def _verdict(connection: Connection, statement: str, values: dict[str, Any
     )
 
 
-DECAY = "indexd.decay(ingested_at, coalesce(half_life_seconds, %(half_life)s::float8), %(at)s)"
+DECAY = """indexd.decay(
+                   ingested_at, coalesce(half_life_seconds, %(half_life)s::float8), %(at)s
+               )"""
+"""What is left of a document's score for its age, from 0 to 1."""
+
 SCORE = """indexd.score(
                    coalesce(smoothed_score, %(prior)s), ingested_at,
                    coalesce(half_life_seconds, %(half_life)s::float8), %(at)s
@@ -226,13 +230,13 @@ _BY_AGE = f"""
 def _oldest_with(half_life: str) -> str:
     """SQL: the `excess` oldest documents whose half-life meets a condition."""
     return f"""
-        SELECT doc_id, ingested_at, half_life_seconds
-          FROM indexd.documents
-         WHERE namespace = %(namespace)s
-           AND {_EVICTABLE}
-           AND half_life_seconds {half_life}
-         ORDER BY ingested_at, doc_id
-         LIMIT %(excess)s"""
+            SELECT doc_id, ingested_at, half_life_seconds
+              FROM indexd.documents
+             WHERE namespace = %(namespace)s
+               AND {_EVICTABLE}
+               AND half_life_seconds {half_life}
+             ORDER BY ingested_at, doc_id
+             LIMIT %(excess)s"""
 
 
 HALF_LIVES = f"""

@@ -27,7 +27,7 @@ CHUNK_COLUMNS = {
 }
 """The columns of a chunk that are written, and their types; PostgreSQL generates the others."""
 
-_COLUMN_LIST = ", ".join(CHUNK_COLUMNS)
+_COLUMN_LIST = ",\n            ".join(CHUNK_COLUMNS)
 
 SMALL = 16
 """Chunks: this many are sent as values in one round trip; COPY is faster for more."""
@@ -61,8 +61,11 @@ def _chunk_rows(namespace: str, row: DocumentRow) -> Iterator[tuple[Any, ...]]:
 
 def _values(chunks: int) -> str:
     """SQL: this many rows of values; the n-th has the names of CHUNK_COLUMNS with _n."""
-    return ",\n                ".join(
-        f"({', '.join(f'%({name}_{n})s::{kind}' for name, kind in CHUNK_COLUMNS.items())})"
+    between = ",\n                    "
+    return ", ".join(
+        f"""(
+                    {between.join(f"%({name}_{n})s::{kind}" for name, kind in CHUNK_COLUMNS.items())}
+                )"""
         for n in range(chunks)
     )
 
@@ -107,10 +110,12 @@ def insert_whole_statement(chunks: int) -> str:
         SELECT count(*) AS chunks FROM orphaned_chunks
     ),
     chunks AS (
-        INSERT INTO indexd.chunks ({_COLUMN_LIST})
+        INSERT INTO indexd.chunks (
+            {_COLUMN_LIST}
+        )
         SELECT sent.*
-          FROM (VALUES
-                {_values(chunks)}
+          FROM (
+                VALUES {_values(chunks)}
                ) AS sent
          WHERE EXISTS (SELECT 1 FROM document)
            -- This waits until the orphans, whose keys may be the same, are deleted.
@@ -156,15 +161,18 @@ def insert_chunks_statement(chunks: int) -> str:
     """SQL: insert this many chunks."""
     return f"""
     /* indexd:writing.upsert.insert_chunks */
-    INSERT INTO indexd.chunks ({_COLUMN_LIST})
-    VALUES
-                {_values(chunks)}
+    INSERT INTO indexd.chunks (
+            {_COLUMN_LIST}
+    )
+    VALUES {_values(chunks)}
     """
 
 
 COPY_CHUNKS = f"""
     /* indexd:writing.upsert.copy_chunks */
-    COPY indexd.chunks ({_COLUMN_LIST}) FROM STDIN (FORMAT BINARY)
+    COPY indexd.chunks (
+            {_COLUMN_LIST}
+    ) FROM STDIN (FORMAT BINARY)
 """
 
 

@@ -137,10 +137,11 @@ def _arrays(namespace: str, documents: Sequence[DocumentRow]) -> dict[str, Any]:
 
 
 INSERT_INTO = """INSERT INTO indexd.documents (
-        namespace, doc_id, ingested_at, half_life_seconds, chunk_count, digest,
-        source_ref_origin, source_ref_id, source_ref_offset, source_ref_trust_level,
-        source_ref_injected_by, meta
-    )"""
+            namespace, doc_id, ingested_at, half_life_seconds, chunk_count, digest,
+            source_ref_origin, source_ref_id, source_ref_offset, source_ref_trust_level,
+            source_ref_injected_by, meta
+        )"""
+"""SQL: the beginning of a statement that inserts documents, with the columns it gives."""
 
 INSERT = f"""
     /* indexd:writing.upsert.insert */
