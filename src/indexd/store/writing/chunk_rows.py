@@ -61,13 +61,15 @@ def _chunk_rows(namespace: str, row: DocumentRow) -> Iterator[tuple[Any, ...]]:
 
 def _values(chunks: int) -> str:
     """SQL: this many rows of values; the n-th has the names of CHUNK_COLUMNS with _n."""
-    between = ",\n                    "
-    return ", ".join(
-        f"""(
-                    {between.join(f"%({name}_{n})s::{kind}" for name, kind in CHUNK_COLUMNS.items())}
+
+    def one(n: int) -> str:
+        names = [f"%({name}_{n})s::{kind}" for name, kind in CHUNK_COLUMNS.items()]
+        values = ",\n                    ".join(names)
+        return f"""(
+                    {values}
                 )"""
-        for n in range(chunks)
-    )
+
+    return ", ".join(one(n) for n in range(chunks))
 
 
 def _named(chunks: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
