@@ -1,6 +1,6 @@
 """The rows of chunks: written after those of their documents, and cleared where orphaned."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -59,11 +59,11 @@ def _chunk_rows(namespace: str, row: DocumentRow) -> Iterator[tuple[Any, ...]]:
         )
 
 
-def _values(chunks: int) -> str:
-    """SQL: this many rows of values; the n-th has the names of CHUNK_COLUMNS with _n."""
+def _values(chunks: int, columns: Iterable[str]) -> str:
+    """SQL: this many rows of values; the n-th has the names of the columns with _n."""
 
     def one(n: int) -> str:
-        names = [f"%({name}_{n})s::{kind}" for name, kind in CHUNK_COLUMNS.items()]
+        names = [f"%({name}_{n})s::{CHUNK_COLUMNS[name]}" for name in columns]
         values = ",\n                    ".join(names)
         return f"""(
                     {values}
@@ -72,13 +72,20 @@ def _values(chunks: int) -> str:
     return ", ".join(one(n) for n in range(chunks))
 
 
-def _named(chunks: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+def _named(chunks: Sequence[tuple[Any, ...]], columns: Iterable[str]) -> dict[str, Any]:
     """The values that `_values` names."""
     return {
         f"{name}_{n}": value
         for n, chunk in enumerate(chunks)
         for name, value in zip(CHUNK_COLUMNS, chunk, strict=True)
+        if name in columns
     }
+
+
+_OF_DOCUMENT = ("namespace", "doc_id", "ingested_at", "half_life_seconds", "source_ref_origin")
+"""Columns that all chunks of a document have in common."""
+
+_OF_CHUNK = [name for name in CHUNK_COLUMNS if name not in _OF_DOCUMENT]
 
 
 def insert_whole_statement(chunks: int) -> str:
@@ -113,11 +120,13 @@ def insert_whole_statement(chunks: int) -> str:
     ),
     chunks AS (
         INSERT INTO indexd.chunks (
-            {_COLUMN_LIST}
+            {", ".join(_OF_DOCUMENT)},
+            {", ".join(_OF_CHUNK)}
         )
-        SELECT sent.*
+        SELECT %(namespace)s::text, %(doc_id)s::text, %(ingested_at)s::timestamptz,
+               %(half_life_seconds)s::float8, %(origin)s::text, sent.*
           FROM (
-                VALUES {_values(chunks)}
+                VALUES {_values(chunks, _OF_CHUNK)}
                ) AS sent
          WHERE EXISTS (SELECT 1 FROM document)
            -- This waits until the orphans, whose keys may be the same, are deleted.
@@ -153,7 +162,7 @@ async def insert_whole(connection: Connection, row: DocumentRow) -> bool:
             "digest": row.digest,
             **{name: ref.get(name) for name in SourceRef.__struct_fields__},
             "meta": Jsonb(document.meta),
-            **_named(chunks),
+            **_named(chunks, _OF_CHUNK),
         },
     )
     return cursor.rowcount == 1
@@ -166,7 +175,7 @@ def insert_chunks_statement(chunks: int) -> str:
     INSERT INTO indexd.chunks (
             {_COLUMN_LIST}
     )
-    VALUES {_values(chunks)}
+    VALUES {_values(chunks, CHUNK_COLUMNS)}
     """
 
 
@@ -184,7 +193,9 @@ async def write_chunks(
     """Insert the chunks of documents whose rows are written and that have none."""
     chunks = [chunk for row in documents for chunk in _chunk_rows(namespace, row)]
     if len(chunks) <= SMALL:
-        await connection.execute(insert_chunks_statement(len(chunks)), _named(chunks))
+        await connection.execute(
+            insert_chunks_statement(len(chunks)), _named(chunks, CHUNK_COLUMNS)
+        )
         return
     async with connection.cursor() as cursor, cursor.copy(COPY_CHUNKS) as copy:
         copy.set_types(list(CHUNK_COLUMNS.values()))
