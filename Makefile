@@ -44,7 +44,7 @@ format: $(READY) ## Format the code and mend what can be mended
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-sql: $(READY) ## Render the statements of a search into tests/sql
+sql: $(READY) ## Render the statements of the store into tests/sql
 	$(VENV)/bin/python -m tests.rendered_sql
 
 push-index: $(READY) ## Push .gewebe/embeddings.parquet to a running service

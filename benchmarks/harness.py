@@ -22,7 +22,7 @@ from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
 
 from indexd.db import embedded, migrate
-from indexd.store.writing.versions import CHUNK_COLUMNS
+from indexd.store.writing.chunk_rows import CHUNK_COLUMNS
 
 DATA = Path(os.environ.get("BENCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 JSON = {"Content-Type": "application/json"}

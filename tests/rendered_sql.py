@@ -3,14 +3,25 @@
 A reviewer sees a changed statement as SQL, and a DBA finds what pg_stat_statements shows.
 """
 
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
 
+from indexd import store
+from indexd.policy import Policy, Semantic
+from indexd.store import indexes
 from indexd.store.filters import Filters
+from indexd.store.forgetting import lifecycle, purge_rank, retention
+from indexd.store.indexes import Namespace, Rules
 from indexd.store.search import statements
+from indexd.store.writing import chunk_rows
 
-FOLDER = Path(__file__).parent / "sql"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "tests" / "sql"
 DIMENSION = 384
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 ALL = Filters(
@@ -22,10 +33,51 @@ ALL = Filters(
     ingested_before=AT,
     meta={"lang": "de"},
 )
+NAME = re.compile(r"\s*/\* indexd:([a-z_.]+) \*/")
+OLDEST = Policy(max_items=10, purge_strategy="oldest")
+LOWEST_SCORE = Policy(max_items=10, purge_strategy="lowest_score")
+SEMANTIC = Policy(max_items=10, purge_strategy="lowest_score", semantic=Semantic(0.5))
 
 
 def rendered() -> dict[str, str]:
     """Each statement by the name of its file."""
+    constant, built = dict(constants()), searches() | others()
+    assert not constant.keys() & built.keys()
+    return constant | built
+
+
+def constants() -> Iterator[tuple[str, str]]:
+    """The statements that are a constant of a module of the store, by their names."""
+    for module in pkgutil.walk_packages(store.__path__, "indexd.store."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, str) and (name := NAME.match(value)):
+                yield name[1], value
+
+
+def others() -> dict[str, str]:
+    """The statements that functions build, but for those of a search."""
+    namespace = Namespace("notes", DIMENSION, 50_000, "auto", ())
+    rules = Rules(threshold=10_000, limit=10, worn_share=0.2, m=16, ef_construction=64)
+    return {
+        "forgetting.retention.surplus-oldest": retention.surplus_of(OLDEST),
+        "forgetting.retention.surplus-lowest_score": retention.surplus_of(LOWEST_SCORE),
+        "forgetting.retention.surplus-semantic": retention.surplus_of(SEMANTIC),
+        "forgetting.purge_rank-oldest": purge_rank.statement(OLDEST),
+        "forgetting.purge_rank-lowest_score": purge_rank.statement(LOWEST_SCORE),
+        "forgetting.purge_rank-semantic": purge_rank.statement(SEMANTIC),
+        "forgetting.lifecycle.chunks": lifecycle.chunks_statement(vectors=False),
+        "forgetting.lifecycle.chunks-vectors": lifecycle.chunks_statement(vectors=True),
+        "writing.upsert.insert_whole": chunk_rows.insert_whole_statement(2),
+        "writing.upsert.insert_chunks": chunk_rows.insert_chunks_statement(2),
+        "indexes.build": indexes.build_statement(namespace, rules),
+        "indexes.comment": indexes.comment_statement(namespace),
+        "indexes.rebuild": indexes.rebuild_statement(namespace),
+        "indexes.drop": indexes.drop_statement(namespace.wanted),
+    }
+
+
+def searches() -> dict[str, str]:
+    """The statements that a search builds."""
     none = Filters()
     return {
         "search.scan": statements.scan(none),

@@ -61,15 +61,8 @@ async def make_key(url: str) -> AsyncIterator[MakeKey]:
             name: str, scope: Scope = "read", *namespaces: str, **rest: Any
         ) -> dict[str, str]:
             secret = keys.new_secret()
-            assert await keys.create(
-                connection,
-                secret,
-                name=name,
-                scope=scope,
-                namespaces=namespaces or None,
-                at=datetime.now(UTC),
-                **rest,
-            )
+            new = keys.NewKey(secret, name, scope, list(namespaces) or None, **rest)
+            assert await keys.create(connection, new, at=datetime.now(UTC))
             return {"Authorization": f"Bearer {secret}"}
 
         yield make

@@ -13,7 +13,7 @@ from indexd.db.pool import Database
 from indexd.errors import ModelMismatch
 from indexd.settings import Settings
 from indexd.store.writing import upsert as writing
-from indexd.store.writing.vector_space import bound
+from indexd.store.writing.vector_space import vector_spaces
 from tests.conftest import Client, Sql, document
 from tests.fake_embedders import Fake, running, vector
 from tests.test_embedders import bulk, client, search, served, texts_document
@@ -185,7 +185,7 @@ async def test_of_first_writers_with_two_models_one_kind_is_refused(settings: Se
             return True
 
         taken = await asyncio.gather(*(write(n) for n in range(16)))
-        found = await database.read(lambda c: bound(c, ["notes"]))
+        found = await database.read(lambda c: vector_spaces(c, ["notes"]))
     assert found["notes"].model is not None
     assert taken == [name == found["notes"].model.name for name in made]
     assert sum(taken) == 8

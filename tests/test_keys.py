@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psycopg
 import pytest
 
@@ -106,10 +107,10 @@ async def test_a_server_that_may_not_be_looked_into_counts_as_behind(external: s
     ):
         await server.set_autocommit(True)
         await server.execute("SELECT")
-        assert await store.stale_servers(admin, since) == (1, 0)
+        assert await store.followers(admin, since) == store.Followers(1, 0)
         await admin.execute("CREATE ROLE stranger")
         await admin.execute("SET LOCAL ROLE stranger")
-        assert await store.stale_servers(admin, since) == (1, 1)
+        assert await store.followers(admin, since) == store.Followers(1, 1)
         await admin.rollback()
 
 
@@ -126,8 +127,8 @@ async def test_a_key_that_may_do_less_is_no_admin_key_of_a_file(
 ) -> None:
     async with await psycopg.AsyncConnection.connect(external) as connection:
         at = datetime.now(UTC)
-        whole: dict[str, Any] = {"scope": "admin", "namespaces": None}
-        await store.create(connection, "f" * 40, name="agent", at=at, **whole | about)
+        new = store.NewKey("f" * 40, "agent", "admin")
+        await store.create(connection, msgspec.structs.replace(new, **about), at=at)
         with pytest.raises(ConfigurationError, match=named):
             await store.ensure_from_file(connection, "f" * 40, at=at)
 
@@ -135,9 +136,7 @@ async def test_a_key_that_may_do_less_is_no_admin_key_of_a_file(
 async def test_an_admin_key_with_a_name_of_its_own_may_be_in_the_file(external: str) -> None:
     async with await psycopg.AsyncConnection.connect(external) as connection:
         at = datetime.now(UTC)
-        await store.create(
-            connection, "f" * 40, name="agent", scope="admin", namespaces=None, at=at
-        )
+        await store.create(connection, store.NewKey("f" * 40, "agent", "admin"), at=at)
         await store.ensure_from_file(connection, "f" * 40, at=at)
         assert [key.name for key in await store.every(connection)] == ["agent"]
 

@@ -25,9 +25,7 @@ DOCUMENT = {
 async def _key(url: str, name: str) -> dict[str, str]:
     secret = keys.new_secret()
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        await keys.create(
-            connection, secret, name=name, scope="admin", namespaces=None, at=datetime.now(UTC)
-        )
+        await keys.create(connection, keys.NewKey(secret, name, "admin"), at=datetime.now(UTC))
     return {"Authorization": f"Bearer {secret}"}
 
 

@@ -20,7 +20,7 @@ from indexd.errors import (
 from indexd.store.documents import Document, check_siblings
 from indexd.store.search import Query
 from indexd.store.writing import stored_vectors
-from indexd.store.writing.vector_space import Binding, bound
+from indexd.store.writing.vector_space import VectorSpace, vector_spaces
 from indexd.vectors import Embedding, Model
 
 Known = dict[tuple[str, str], Embedding]
@@ -70,7 +70,7 @@ async def embedded_each(
             outcomes[place] = error
         return outcomes
     wanted = [documents[place] for place in pending]
-    bindings, known = await service.database.read(
+    spaces, known = await service.database.read(
         lambda connection: _look_up(connection, wanted, contact.model)
     )
     service.metrics.embed_reused.inc(
@@ -84,7 +84,7 @@ async def embedded_each(
     for place in pending:
         document = documents[place]
         try:
-            _check_document(document, bindings.get(document.namespace), contact)
+            _check_document(document, spaces.get(document.namespace), contact)
             fitting.append(place)
         except IndexdError as error:
             outcomes[place] = error
@@ -111,14 +111,14 @@ def _no_embedder(document: Document) -> InvalidEmbedding:
 
 async def _look_up(
     connection: Connection, documents: Sequence[Document], model: Model
-) -> tuple[dict[str, Binding], Known]:
+) -> tuple[dict[str, VectorSpace], Known]:
     """The vector spaces of the namespaces, and the stored vectors that can be reused."""
     namespaces = {document.namespace for document in documents}
-    bindings = await bound(connection, sorted(namespaces))
+    spaces = await vector_spaces(connection, sorted(namespaces))
     known: Known = {}
-    for namespace, binding in bindings.items():
+    for namespace, space in spaces.items():
         # Vectors are reused only if it is known that this model made them.
-        if binding.model == model:
+        if space.model == model:
             members = [document for document in documents if document.namespace == namespace]
             found = await stored_vectors.vectors_of(
                 connection,
@@ -127,10 +127,10 @@ async def _look_up(
                 list({text for document in members for text in _pending_texts(document)}),
             )
             known |= {(namespace, text): vector for text, vector in found.items()}
-    return bindings, known
+    return spaces, known
 
 
-def _check_document(document: Document, binding: Binding | None, contact: Contact) -> None:
+def _check_document(document: Document, space: VectorSpace | None, contact: Contact) -> None:
     """Raise an error, before anything is embedded, if the document could not be stored later."""
     where = f"chunk {next(c.chunk_id for c in document.chunks if c.is_pending)!r}"
     if not contact.model.agrees_with(document.model):
@@ -138,12 +138,12 @@ def _check_document(document: Document, binding: Binding | None, contact: Contac
             f"embedding_model is {document.model}, but the embedder, which has to embed {where}, "
             f"is {contact.model}"
         )
-    if binding is None:
+    if space is None:
         return
-    if binding.model is not None and not binding.model.agrees_with(contact.model):
-        raise vectors.other_model(where, document.namespace, binding.model, contact.model)
-    if binding.dimension != contact.dimension:
-        raise vectors.embedder_mismatch(document.namespace, binding.dimension, contact.dimension)
+    if space.model is not None and not space.model.agrees_with(contact.model):
+        raise vectors.other_model(where, document.namespace, space.model, contact.model)
+    if space.dimension != contact.dimension:
+        raise vectors.embedder_mismatch(document.namespace, space.dimension, contact.dimension)
 
 
 async def _filled(

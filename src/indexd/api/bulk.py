@@ -10,7 +10,7 @@ from litestar import Request
 from indexd import embedding
 from indexd.access import Access
 from indexd.api import large_bodies
-from indexd.api.deletions import account, sum_up
+from indexd.api.deletions import count_by_reason, record_deletions
 from indexd.api.in_flight import stay_of
 from indexd.api.json_body import decoded, require_content_type
 from indexd.api.limits import check_document
@@ -172,8 +172,8 @@ async def _write_documents(
     outcome = await service.database.write(
         lambda connection: upsert.upsert_many(connection, sent, at=at)
     )
-    account(outcome.departures, service.metrics)
-    sum_up(outcome.departures, out.forgotten)
+    record_deletions(outcome.deletions, service.metrics)
+    count_by_reason(outcome.deletions, out.forgotten)
     return [*outcome.written]
 
 

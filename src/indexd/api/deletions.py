@@ -6,7 +6,7 @@ import structlog
 from msgspec import UNSET
 
 from indexd.api.structs import ForgottenOut
-from indexd.store.forgetting.deletion import Departure
+from indexd.store.forgetting.deletion import Deletion
 from indexd.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -15,9 +15,9 @@ MANUAL = ("manual", "delete")
 """Kinds that somebody asked for; the others are retention's own."""
 
 
-def account(departures: Iterable[Departure], metrics: Metrics) -> None:
+def record_deletions(deletions: Iterable[Deletion], metrics: Metrics) -> None:
     """Move the metrics by what left, and log one line per event."""
-    for one in departures:
+    for one in deletions:
         reason = "manual" if one.kind in MANUAL else one.kind
         metrics.forgotten.labels(one.namespace, reason).inc(one.count)
         if one.kind not in MANUAL:
@@ -32,9 +32,9 @@ def account(departures: Iterable[Departure], metrics: Metrics) -> None:
         )
 
 
-def sum_up(departures: Iterable[Departure], out: ForgottenOut) -> ForgottenOut:
+def count_by_reason(deletions: Iterable[Deletion], out: ForgottenOut) -> ForgottenOut:
     """Add to what an answer says retention took."""
-    for one in departures:
+    for one in deletions:
         if one.kind == "ttl":
             out.ttl += one.count
         elif one.kind == "retention":

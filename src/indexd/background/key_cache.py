@@ -105,9 +105,9 @@ async def wait_until_reloaded(connection: Connection, *, wait_seconds: float) ->
     since = await keys.notify_reload(connection)
     deadline = time.monotonic() + wait_seconds
     while True:
-        following, behind = await keys.stale_servers(connection, since)
-        if not behind:
-            return following
+        found = await keys.followers(connection, since)
+        if not found.stale:
+            return found.following
         if time.monotonic() > deadline:
             return None
         await asyncio.sleep(0.02)

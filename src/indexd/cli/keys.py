@@ -47,15 +47,8 @@ def create(
     async def make(connection: Connection) -> None:
         secret = store.new_secret()
         async with connection.transaction():
-            made = await store.create(
-                connection,
-                secret,
-                name=name,
-                scope=scope,
-                namespaces=limits,
-                at=at,
-                expires_at=expires_at,
-            )
+            new = store.NewKey(secret, name, scope, limits, expires_at)
+            made = await store.create(connection, new, at=at)
         if not made:
             raise ConfigurationError(
                 f"there is a key called {name!r}, valid or expired; revoke it first"

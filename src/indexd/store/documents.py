@@ -1,4 +1,4 @@
-"""What a document is: its chunks, where it came from, and what tells two versions apart."""
+"""A document: its chunks, its source, and the digest by which two versions are compared."""
 
 import hashlib
 from datetime import datetime
@@ -13,7 +13,7 @@ from indexd.vectors import Embedding, Model
 
 
 def missing(namespace: str, doc_id: str) -> NotFound:
-    """The error for a document that is not there; in a namespace as it was asked for."""
+    """The error for a document that does not exist; names the namespace as it was asked for."""
     return NotFound(f"there is no document {doc_id!r} in namespace {namespace.strip()!r}")
 
 
@@ -49,10 +49,10 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """What a client wants stored. All chunks have one dimension, and ids of their own.
+    """A document as a client sends it. All chunks have one dimension, and different ids.
 
-    `ingested_at` None is the time of the write; `model` None, that nobody said what the vectors
-    were made by.
+    `ingested_at` None means the time of the write; `model` None means that the client did not name
+    the model that made the vectors.
     """
 
     namespace: str
@@ -69,9 +69,10 @@ class Document(msgspec.Struct, frozen=True):
         return self.chunks[0].embedding.size
 
     def digest(self) -> bytes:
-        """Of everything sent but the time: the same content, however spelled, has the same digest.
+        """The hash of everything sent but the time.
 
-        A vector made here is not part of it: it follows from the text.
+        The same content has the same digest, in whatever order its JSON keys came. A vector that
+        our embedder made is not part of it: it follows from the text.
         """
         digest = hashlib.sha256(
             msgspec.json.encode(
@@ -90,7 +91,7 @@ class Document(msgspec.Struct, frozen=True):
 
 
 def check_siblings(chunks: tuple[Chunk, ...]) -> None:
-    """Ids must differ, dimensions must not; vectors yet to be made have none."""
+    """Raises where two ids are equal or two dimensions differ; a pending embedding has none."""
     ids: set[str] = set()
     expected = next((c.embedding.size for c in chunks if not c.is_pending), 0)
     for chunk in chunks:

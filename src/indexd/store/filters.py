@@ -1,7 +1,7 @@
-"""What a search or a deletion may be limited to, as one condition over indexd.chunks.
+"""The filters of a search or a deletion, as one SQL condition over indexd.chunks.
 
-Only filters that are given are part of a statement: psycopg takes a long one apart anew each
-time, which costs more than all else of a search outside PostgreSQL.
+Only filters that are given are part of a statement: psycopg parses a long statement anew each
+time, which costs more than everything else that a search does outside PostgreSQL.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,16 @@ from psycopg.types.json import Jsonb
 
 
 class Filters(msgspec.Struct, frozen=True):
-    """All that are given must match."""
+    """All that are given must match. None is not given.
+
+    tags                     one of the chunk's tags is one of these, or a child of one: `a` matches
+                             `a/b`
+    source_path, doc_id,     the chunk's value is one of these
+    source_ref_origin
+    ingested_after, _before  the chunk's ingested_at is later, earlier: equal does not match
+    meta                     the chunk's meta contains this JSON object, as `@>` does
+    not_doc_id               the chunk is of another document
+    """
 
     tags: list[str] | None = None
     source_path: list[str] | None = None
@@ -40,7 +49,7 @@ _BY_KEY = {
         )
     """,
 }
-"""What their index can tell; the values are compared again, for a key is a hash."""
+"""The conditions that an index answers. A key is a hash, so the values are compared again."""
 
 TAGGED = f"""(
         {_BY_KEY["tags"]}
@@ -51,7 +60,7 @@ TAGGED = f"""(
              WHERE tag = wanted OR starts_with(tag, wanted || '/')
         )
     )"""
-"""A chunk has one of the tags, or a child of one."""
+"""SQL: a chunk has one of the tags, or a child of one."""
 
 _CONTENT = {
     "tags": TAGGED,
@@ -74,22 +83,25 @@ _IN_TIME = {
 
 
 def content(filters: Filters) -> str:
-    """A chunk passes all filters but those of time."""
+    """SQL: a chunk passes all filters but those of time."""
     return _all_of(_CONTENT, filters)
 
 
 def in_time(filters: Filters) -> str:
-    """A chunk passes the filters of time."""
+    """SQL: a chunk passes the filters of time."""
     return _all_of(_IN_TIME, filters)
 
 
 def matches(filters: Filters) -> str:
-    """A chunk passes; the namespace itself is the statement's to name."""
+    """SQL: a chunk passes all filters; the statement itself names the namespace."""
     return _all_of(_CONTENT | _IN_TIME, filters)
 
 
 def may_match(filters: Filters) -> str:
-    """For counting: to the planner a key and its value are two conditions, each as rare again."""
+    """SQL for counting: a chunk passes, by hash keys only.
+
+    The planner would multiply the selectivities of key and value, which are one condition.
+    """
     return _all_of(_CONTENT | _BY_KEY | _IN_TIME, filters)
 
 

@@ -1,4 +1,4 @@
-"""HNSW indexes: which namespaces earn one, and how it is built, looked at and dropped.
+"""HNSW indexes: which namespaces get one, and how it is built, looked up and dropped.
 
 A namespace has at most one that serves: a partial index over its vectors cast to halfvec, whose
 predicate names namespace and dimension. Without the dimension in it, an emptied namespace would
@@ -13,19 +13,20 @@ import msgspec
 from psycopg import sql
 
 from indexd.db.pool import NO_WRITES, Connection
+from indexd.store import rows
 
 MAX_DIMENSION = 4_000
-"""What an HNSW index over halfvec can hold; longer vectors are always scanned exactly."""
+"""Components of a vector that an HNSW index over halfvec can hold; longer ones are scanned."""
 
 FEW_DEAD = 1_000
-"""So few removed chunks are left to vacuum."""
+"""Removed chunks below which vacuum repairs the index: a new graph would cost more."""
 
 State = Literal["exact", "building", "hnsw"]
 Mode = Literal["auto", "always", "never"]
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """Who earns an index and how it is built: the settings index_* and hnsw_*."""
+    """Which namespaces get an index and how it is built: the settings index_* and hnsw_*."""
 
     threshold: int
     limit: int
@@ -35,7 +36,7 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Index(msgspec.Struct, frozen=True):
-    """An HNSW index as the catalogue has it; `done` is the share built, while it is built."""
+    """An HNSW index of the catalogue; `done` is the share built, None unless it is being built."""
 
     name: str
     valid: bool
@@ -43,9 +44,10 @@ class Index(msgspec.Struct, frozen=True):
 
 
 class Namespace(msgspec.Struct, frozen=True):
-    """A namespace with the indexes that are there for it.
+    """A namespace with the indexes that exist for it.
 
-    `removed` are the chunks ever removed, `dead` those of them that the index's graph still holds.
+    `removed` is the number of chunks ever removed, `dead` that of those that the index's graph
+    still holds.
     """
 
     name: str
@@ -65,9 +67,9 @@ class Namespace(msgspec.Struct, frozen=True):
         return next((i for i in self.indexes if i.name == self.wanted and i.valid), None)
 
     def worn(self, rules: Rules) -> bool:
-        """So much was removed that a new graph costs less than having this one repaired.
+        """Whether a new graph costs less than the repair of this one, after many removals.
 
-        Vacuum mends the links of every removed node, and searches pay meanwhile: for half of
+        Vacuum repairs the links of every removed node, and searches pay meanwhile: for half of
         60,000 chunks it took 67 s, where building anew took 15 s.
         """
         return self.dead > max(rules.worn_share * (self.chunks + self.dead), FEW_DEAD)
@@ -83,9 +85,9 @@ def _prefix(namespace: str) -> str:
 
 
 def earning(namespaces: list[Namespace], rules: Rules) -> list[Namespace]:
-    """Those that shall have an index, largest first, no more than the limit.
+    """The namespaces that get an index, largest first, no more than the limit.
 
-    Size decides; an index that serves stays until its namespace shrank to half the threshold.
+    Size decides; an index that serves stays until its namespace has shrunk to half the threshold.
     """
 
     def earns(one: Namespace) -> bool:
@@ -99,7 +101,7 @@ def earning(namespaces: list[Namespace], rules: Rules) -> list[Namespace]:
 
 
 class Serving(msgspec.Struct, frozen=True):
-    """What searches of a namespace use; `progress` is the share built, while one is built."""
+    """What searches of a namespace use; `progress` is the share built, None unless one is built."""
 
     state: State
     progress: float | None = None
@@ -109,9 +111,9 @@ class Serving(msgspec.Struct, frozen=True):
 def serving(
     namespaces: list[Namespace], rules: Rules, obstacle: str | None = None
 ) -> dict[str, Serving]:
-    """`building` from the moment a namespace earns an index until that serves.
+    """`building` from the moment that a namespace is large enough until its index serves.
 
-    Where an obstacle keeps the service from building, `exact` until somebody else began to build.
+    Where an obstacle keeps the service from building, `exact` until an operator begins to build.
     """
     earn = {one.name for one in earning(namespaces, rules)}
 
@@ -130,126 +132,188 @@ def serving(
     return {one.name: of(one) for one in namespaces}
 
 
+class _Rights(msgspec.Struct, frozen=True):
+    read_only: str | None
+    role: str
+    allowed: bool
+
+
+RIGHTS = f"""
+    /* indexd:indexes.rights */
+    SELECT {NO_WRITES} AS read_only,
+           current_user AS role,
+           -- CREATE INDEX needs the rights of the table's owner, and CREATE in the schema.
+           pg_has_role(relowner, 'USAGE')
+           AND has_schema_privilege(relnamespace, 'CREATE') AS allowed
+      FROM pg_class
+     WHERE oid = 'indexd.chunks'::regclass
+"""
+
+
 async def obstacle(connection: Connection) -> str | None:
     """Why no index can be built, rebuilt or dropped on this connection; None where one can."""
-    cursor = await connection.execute(f"""
-        SELECT {NO_WRITES},
-               current_user,
-               -- What CREATE INDEX wants: the rights of the table's owner, and room in the schema.
-               pg_has_role(relowner, 'USAGE') AND has_schema_privilege(relnamespace, 'CREATE')
-          FROM pg_class
-         WHERE oid = 'indexd.chunks'::regclass
-    """)
-    read_only, role, allowed = await cursor.fetchone() or (None, "", True)
-    if read_only is not None:
-        return f"not built while the database takes no writes: {read_only}"
-    if not allowed:
+    rights = await rows.first(connection, _Rights, RIGHTS, {})
+    if rights is None:
+        return None
+    if rights.read_only is not None:
+        return f"not built while the database takes no writes: {rights.read_only}"
+    if not rights.allowed:
         return (
-            f"the role {role} may not build or drop it: "
+            f"the role {rights.role} may not build or drop it: "
             "run `indexd index build` as the role that owns the tables"
         )
     return None
 
 
+class _Counts(msgspec.Struct, frozen=True):
+    namespace: str
+    dimension: int
+    chunks: int
+    mode: Mode
+    removed: int
+    dead: int
+
+
+INDEXES = """
+    /* indexd:indexes.look */
+    SELECT pg_class.relname AS name,
+           pg_index.indisvalid AS valid,
+           progress.blocks_done / nullif(progress.blocks_total, 0)::float8 AS done
+      FROM pg_index
+      JOIN pg_class
+        ON pg_class.oid = pg_index.indexrelid
+      LEFT JOIN pg_stat_progress_create_index AS progress
+        ON progress.index_relid = pg_index.indexrelid
+     WHERE pg_index.indrelid = 'indexd.chunks'::regclass
+       AND starts_with(pg_class.relname, 'hnsw_')
+"""
+
+NAMESPACES = """
+    /* indexd:indexes.namespaces */
+    SELECT namespace,
+           dimension,
+           chunks,
+           index_mode AS mode,
+           chunks_removed AS removed,
+           chunks_removed - greatest(chunks_removed_at_build, index_built_at) AS dead
+      FROM indexd.namespaces
+     ORDER BY namespace
+"""
+
+
 async def look(connection: Connection) -> list[Namespace]:
-    """Every namespace, and what indexes there are for it."""
-    cursor = await connection.execute("""
-        SELECT pg_class.relname,
-               pg_index.indisvalid,
-               progress.blocks_done / nullif(progress.blocks_total, 0)::float8
-          FROM pg_index
-          JOIN pg_class
-            ON pg_class.oid = pg_index.indexrelid
-          LEFT JOIN pg_stat_progress_create_index AS progress
-            ON progress.index_relid = pg_index.indexrelid
-         WHERE pg_index.indrelid = 'indexd.chunks'::regclass
-           AND starts_with(pg_class.relname, 'hnsw_')
-    """)
-    indexes = [Index(*row) for row in await cursor.fetchall()]
-    cursor = await connection.execute("""
-        SELECT namespace, dimension, chunks, index_mode, chunks_removed,
-               chunks_removed - greatest(chunks_removed_at_build, index_built_at)
-          FROM indexd.namespaces
-         ORDER BY namespace
-    """)
+    """Every namespace, with the indexes that exist for it."""
+    indexes = await rows.every(connection, Index, INDEXES, {})
     return [
         Namespace(
-            name,
-            dimension,
-            chunks,
-            mode,
-            tuple(index for index in indexes if index.name.startswith(_prefix(name))),
-            removed,
-            dead,
+            one.namespace,
+            one.dimension,
+            one.chunks,
+            one.mode,
+            tuple(index for index in indexes if index.name.startswith(_prefix(one.namespace))),
+            one.removed,
+            one.dead,
         )
-        for name, dimension, chunks, mode, removed, dead in await cursor.fetchall()
+        for one in await rows.every(connection, _Counts, NAMESPACES, {})
     ]
 
 
+def _literal(value: str | int) -> str:
+    return sql.Literal(value).as_string()
+
+
+def _index(name: str) -> str:
+    return sql.Identifier("indexd", name).as_string()
+
+
+# A predicate and a comment take no parameters, so names stand in them as quoted literals.
+
+
+def build_statement(namespace: Namespace, rules: Rules) -> str:
+    """SQL: build the index that the namespace wants."""
+    return f"""
+    /* indexd:indexes.build */
+    CREATE INDEX CONCURRENTLY {sql.Identifier(namespace.wanted).as_string()} ON indexd.chunks
+     USING hnsw ((embedding::halfvec({_literal(namespace.dimension)})) halfvec_ip_ops)
+      WITH (m = {_literal(rules.m)}, ef_construction = {_literal(rules.ef_construction)})
+     WHERE namespace = {_literal(namespace.name)}
+       AND vector_dims(embedding) = {_literal(namespace.dimension)}
+    """
+
+
+def comment_statement(namespace: Namespace) -> str:
+    """SQL: say on the index which namespace it serves."""
+    comment = _literal(f"nearest neighbours in namespace {namespace.name}")
+    return f"""
+    /* indexd:indexes.comment */
+    COMMENT ON INDEX {_index(namespace.wanted)} IS {comment}
+    """
+
+
+def rebuild_statement(namespace: Namespace) -> str:
+    """SQL: build the namespace's index anew."""
+    return f"""
+    /* indexd:indexes.rebuild */
+    REINDEX INDEX CONCURRENTLY {_index(namespace.wanted)}
+    """
+
+
+def drop_statement(index: str) -> str:
+    """SQL: drop an index by name."""
+    return f"""
+    /* indexd:indexes.drop */
+    DROP INDEX CONCURRENTLY IF EXISTS {_index(index)}
+    """
+
+
 async def build(connection: Connection, namespace: Namespace, rules: Rules) -> None:
-    """Build the index a namespace wants, while reads and writes go on."""
-    # A literal namespace and dimension: both stand in the predicate, which takes no parameters.
-    await connection.execute(
-        sql.SQL("""
-            CREATE INDEX CONCURRENTLY {index} ON indexd.chunks
-             USING hnsw ((embedding::halfvec({dimension})) halfvec_ip_ops)
-              WITH (m = {m}, ef_construction = {ef_construction})
-             WHERE namespace = {namespace} AND vector_dims(embedding) = {dimension}
-        """).format(
-            index=sql.Identifier(namespace.wanted),
-            dimension=sql.Literal(namespace.dimension),
-            namespace=sql.Literal(namespace.name),
-            m=sql.Literal(rules.m),
-            ef_construction=sql.Literal(rules.ef_construction),
-        )
-    )
-    await connection.execute(
-        sql.SQL("COMMENT ON INDEX {} IS {}").format(
-            sql.Identifier("indexd", namespace.wanted),
-            sql.Literal(f"nearest neighbours in namespace {namespace.name}"),
-        )
-    )
+    """Build the index that a namespace wants, while reads and writes go on."""
+    await connection.execute(build_statement(namespace, rules))
+    await connection.execute(comment_statement(namespace))
 
 
 async def rebuild(connection: Connection, namespace: Namespace) -> None:
-    """Put a new index in the place of the one that serves, which goes on meanwhile."""
-    await connection.execute(
-        sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(sql.Identifier("indexd", namespace.wanted))
-    )
+    """Replace the index that serves by a new one; it serves until then."""
+    await connection.execute(rebuild_statement(namespace))
+
+
+NOTE_BUILT = """
+    /* indexd:indexes.note_built */
+    UPDATE indexd.namespaces
+       SET chunks_removed_at_build = %(removed)s,
+           index_built_at          = %(removed)s
+     WHERE namespace = %(namespace)s
+"""
 
 
 async def note_built(connection: Connection, namespace: Namespace) -> None:
-    """Its index holds nothing that was removed before `namespace` was looked at.
+    """Note that the index holds no chunk that was removed before `namespace` was looked up.
 
     index_built_at is the same number for programs of the release before; `look` takes the greater
     one, which is the later one.
     """
     await connection.execute(
-        """
-        UPDATE indexd.namespaces
-           SET chunks_removed_at_build = %(removed)s,
-               index_built_at          = %(removed)s
-         WHERE namespace = %(namespace)s
-        """,
-        {"namespace": namespace.name, "removed": namespace.removed},
+        NOTE_BUILT, {"namespace": namespace.name, "removed": namespace.removed}
     )
 
 
 async def drop(connection: Connection, index: str) -> None:
     """Drop an index, valid or not, while reads and writes go on."""
-    await connection.execute(
-        sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier("indexd", index))
-    )
+    await connection.execute(drop_statement(index))
+
+
+SET_MODE = """
+    /* indexd:indexes.set_mode */
+    UPDATE indexd.namespaces
+       SET index_mode = %(mode)s
+     WHERE namespace = %(namespace)s
+"""
 
 
 async def set_mode(connection: Connection, namespace: str, mode: Mode) -> bool:
-    """Leave the index to the keeper (`auto`), or have it always or never; False if unknown."""
-    cursor = await connection.execute(
-        """
-        UPDATE indexd.namespaces
-           SET index_mode = %(mode)s
-         WHERE namespace = %(namespace)s
-        """,
-        {"namespace": namespace, "mode": mode},
-    )
+    """Leave the index to the keeper (`auto`), or have one always or never.
+
+    False where there is no such namespace.
+    """
+    cursor = await connection.execute(SET_MODE, {"namespace": namespace, "mode": mode})
     return cursor.rowcount > 0

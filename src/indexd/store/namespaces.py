@@ -1,4 +1,4 @@
-"""What a search must know of a namespace before it looks into it."""
+"""The facts about a namespace that decide how it is searched."""
 
 import msgspec
 
@@ -9,9 +9,9 @@ from indexd.vectors import Model
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """`half_life_seconds` is the policy's, `semantic` whether it has a section of that name;
-    `indexed` says whether an HNSW index serves; the model is what made the vectors, as far as
-    anyone said.
+    """`half_life_seconds` is the policy's, `semantic` whether it has a section of that name.
+    `indexed` says whether an HNSW index serves. The model made the vectors; it is None where no
+    client named it.
     """
 
     namespace: str
@@ -50,8 +50,11 @@ FACTS = f"""SELECT namespaces.namespace,
                AND documents > 0"""
 
 
+LOOK_UP = f"/* indexd:namespaces.facts */ {FACTS}"
+
+
 def facts_values(namespace: str, dimension: int) -> dict[str, str]:
-    """What FACTS asks for."""
+    """The values that FACTS names."""
     return {
         "namespace": namespace,
         "index": f"indexd.{index_name(namespace, dimension)}",
@@ -60,9 +63,4 @@ def facts_values(namespace: str, dimension: int) -> dict[str, str]:
 
 async def facts(connection: Connection, namespace: str, dimension: int) -> Facts | None:
     """Of a namespace that holds documents; `dimension` is that of the vector to be compared."""
-    return await rows.first(
-        connection,
-        Facts,
-        f"/* indexd:namespaces.facts */ {FACTS}",
-        facts_values(namespace, dimension),
-    )
+    return await rows.first(connection, Facts, LOOK_UP, facts_values(namespace, dimension))

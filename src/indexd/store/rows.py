@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from psycopg.rows import class_row
+from psycopg.rows import class_row, scalar_row
 
 from indexd.db.pool import Connection
 
@@ -24,5 +24,19 @@ async def first(
 ) -> T | None:
     """The first row, None where there is none."""
     async with connection.cursor(row_factory=class_row(kind)) as cursor:
+        await cursor.execute(statement, values)
+        return await cursor.fetchone()
+
+
+async def column(connection: Connection, statement: str, values: Mapping[str, Any]) -> list[Any]:
+    """All values of a statement that answers one column."""
+    async with connection.cursor(row_factory=scalar_row) as cursor:
+        await cursor.execute(statement, values)
+        return await cursor.fetchall()
+
+
+async def value(connection: Connection, statement: str, values: Mapping[str, Any]) -> Any:
+    """The value of a statement that answers one row of one column, None where there is no row."""
+    async with connection.cursor(row_factory=scalar_row) as cursor:
         await cursor.execute(statement, values)
         return await cursor.fetchone()

@@ -13,7 +13,7 @@ from indexd.access import Access
 from indexd.api import bulk as bulk_body
 from indexd.api import examples
 from indexd.api.auth import scope
-from indexd.api.deletions import account, sum_up
+from indexd.api.deletions import count_by_reason, record_deletions
 from indexd.api.in_flight import stay_of
 from indexd.api.limits import check_document
 from indexd.api.operations import Operation, json_post, ndjson_post
@@ -63,8 +63,8 @@ async def upsert(
         lambda connection: store.upsert(connection, document, at=at)
     )
     [written] = outcome.written
-    account(outcome.departures, service.metrics)
-    forgotten = sum_up(outcome.departures, ForgottenOut())
+    record_deletions(outcome.deletions, service.metrics)
+    forgotten = count_by_reason(outcome.deletions, ForgottenOut())
     return UpsertOut(written.chunks, document.namespace, written.unchanged, forgotten=forgotten)
 
 
@@ -104,5 +104,5 @@ async def delete(
     gone = await service.database.write(
         lambda connection: forget.delete(connection, namespace, doc_id, at=at, actor=access.name)
     )
-    account([gone] if gone else [], service.metrics)
+    record_deletions([gone] if gone else [], service.metrics)
     return DeleteOut()

@@ -15,7 +15,7 @@ from litestar.params import JSONBody, QueryParameter
 from indexd.access import Access
 from indexd.api import examples
 from indexd.api.auth import scope
-from indexd.api.deletions import account
+from indexd.api.deletions import record_deletions
 from indexd.api.limits import check_filters
 from indexd.api.operations import Operation, get, json_post
 from indexd.api.parameters import Limit
@@ -27,7 +27,7 @@ from indexd.errors import InvalidField, PlanDrifted, PlanNotFound, UnsafeForget
 from indexd.store.forgetting import audit as store_audit
 from indexd.store.forgetting import forget as store
 from indexd.store.forgetting import plans
-from indexd.store.forgetting.audit import Place
+from indexd.store.forgetting.audit import PageEnd
 from indexd.store.forgetting.forget import Condition, Forgotten
 from indexd.store.forgetting.plans import Plan
 
@@ -59,7 +59,7 @@ async def forget(
     if condition is not None and (dry_run or data.dry_run):
         return _planned(await _plan(service, condition))
     forgotten = await _carry_out(service, access, data, condition, reason)
-    account(forgotten.departures, service.metrics)
+    record_deletions(forgotten.deletions, service.metrics)
     return ForgetOut(
         forgotten_count=forgotten.count,
         dry_run=False,
@@ -160,15 +160,15 @@ async def audit(
 
 
 def _cursor(last: store_audit.Event) -> str:
-    place = Place(last.at, last.event_id, last.namespace)
+    place = PageEnd(last.at, last.event_id, last.namespace)
     return urlsafe_b64encode(msgspec.json.encode(place)).decode()
 
 
-def _place(cursor: str | None) -> Place | None:
+def _place(cursor: str | None) -> PageEnd | None:
     """Raises InvalidField for anything but a `next_cursor`."""
     if cursor is None:
         return None
     try:
-        return msgspec.json.decode(urlsafe_b64decode(cursor.encode()), type=Place)
+        return msgspec.json.decode(urlsafe_b64decode(cursor.encode()), type=PageEnd)
     except (binascii.Error, msgspec.DecodeError, ValueError) as error:
         raise InvalidField("cursor: expected the next_cursor of an earlier page") from error

@@ -106,7 +106,9 @@ async def feedback(
     access.writes(space)
     at = service.now()
     known = await service.database.write(
-        lambda connection: relevance.judge(connection, space, wanted, useful=data.useful, at=at)
+        lambda connection: relevance.record_feedback(
+            connection, space, wanted, useful=data.useful, at=at
+        )
     )
     if not known:
         raise missing(space, wanted)

@@ -1,7 +1,5 @@
 """What fades and what leaves, by which rule: looking only."""
 
-from datetime import datetime
-
 import structlog
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
@@ -22,10 +20,11 @@ from indexd.api.structs import (
 from indexd.context import Service
 from indexd.db.pool import Connection
 from indexd.names import namespace_of
-from indexd.policy import Policies, Policy, parse_policy
+from indexd.policy import Policies, parse_policy
 from indexd.store import policies, stats
 from indexd.store.forgetting import decay_preview as fading
 from indexd.store.forgetting import retention as store
+from indexd.store.forgetting.retention import NamespaceUnderPolicy
 
 DEFAULT_LIMIT = 100
 
@@ -72,10 +71,9 @@ async def retention_preview(
         return {
             space: await _condemned(
                 connection,
-                inside,
-                what_if or in_force.of(inside),
-                counts.get(inside, 0),
-                at,
+                NamespaceUnderPolicy(
+                    inside, what_if or in_force.of(inside), counts.get(inside, 0), at
+                ),
             )
             for space in ([named] if named is not None else spaces)
             if (inside := access.reads(space))
@@ -84,14 +82,10 @@ async def retention_preview(
     return RetentionPreviewOut(at, await service.database.read(look))
 
 
-async def _condemned(
-    connection: Connection, namespace: str, policy: Policy, documents: int, at: datetime
-) -> CondemnedOut:
-    verdict = await store.condemned(
-        connection, namespace, policy, documents=documents, at=at, listed=MAX_LIMIT
-    )
+async def _condemned(connection: Connection, state: NamespaceUnderPolicy) -> CondemnedOut:
+    verdict = await store.condemned(connection, state, listed=MAX_LIMIT)
     listed = verdict.documents
-    return CondemnedOut(documents, verdict.count, verdict.count > len(listed), listed)
+    return CondemnedOut(state.documents, verdict.count, verdict.count > len(listed), listed)
 
 
 @json_post(

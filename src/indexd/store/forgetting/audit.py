@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from indexd.db.pool import Connection
+from indexd.store import rows
 from indexd.store.forgetting.deletion import Kind
 
 
@@ -39,35 +40,42 @@ class Event(msgspec.Struct, frozen=True):
     ]
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where a page ended: the key of its last event."""
+class PageEnd(msgspec.Struct, frozen=True, array_like=True):
+    """The key of the last event of a page."""
 
     at: datetime
     event_id: UUID
     namespace: str
 
 
+EVENTS = """
+    /* indexd:forgetting.audit.events */
+    SELECT event_id, at, reason, kind, namespace, filter, strategy, forgotten_count, actor
+      FROM indexd.forget_events
+     WHERE (
+            -- Without the end of a page before it, this is the first page.
+            %(at)s::timestamptz IS NULL
+            OR (at, event_id, namespace)
+             < (%(at)s::timestamptz, %(event_id)s::uuid, %(namespace)s::text)
+           )
+       AND (%(namespaces)s::text[] IS NULL OR namespace = ANY(%(namespaces)s))
+     ORDER BY at DESC, event_id DESC, namespace DESC
+     LIMIT %(limit)s
+"""
+
+
 async def events(
     connection: Connection,
     *,
     limit: int,
-    after: Place | None = None,
+    after: PageEnd | None = None,
     namespaces: Sequence[str] | None = None,
 ) -> list[Event]:
-    """The events after a place, newest first; of these namespaces, None is all."""
-    cursor = await connection.execute(
-        """
-        SELECT event_id, at, reason, kind, namespace, filter, strategy, forgotten_count, actor
-          FROM indexd.forget_events
-         WHERE (
-                %(at)s::timestamptz IS NULL
-                OR (at, event_id, namespace)
-                 < (%(at)s::timestamptz, %(event_id)s::uuid, %(namespace)s::text)
-               )
-           AND (%(namespaces)s::text[] IS NULL OR namespace = ANY(%(namespaces)s))
-         ORDER BY at DESC, event_id DESC, namespace DESC
-         LIMIT %(limit)s
-        """,
+    """The events that follow the end of a page, newest first; `namespaces` None is all."""
+    return await rows.every(
+        connection,
+        Event,
+        EVENTS,
         {
             "at": after and after.at,
             "event_id": after and after.event_id,
@@ -76,4 +84,3 @@ async def events(
             "limit": limit,
         },
     )
-    return [Event(*row) for row in await cursor.fetchall()]

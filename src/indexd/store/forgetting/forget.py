@@ -1,8 +1,8 @@
-"""Forgetting on request: by filter, or as planned by a dry run.
+"""Forgetting on request: by a condition, or as planned by a dry run (`plans`).
 
-A forget is one transaction, however much it deletes: to every reader all of it is there or nothing.
-Reading goes on meanwhile; so does writing other documents, but into a namespace with max_items,
-where writers wait until it is done.
+A forget is one transaction, however many documents it deletes: a reader sees all of them or none.
+Searches go on meanwhile, and so do writes of other documents. Only in a namespace with max_items do
+writers wait until the forget is done.
 """
 
 import itertools
@@ -15,16 +15,20 @@ import msgspec
 from msgspec import Meta
 
 from indexd.db.pool import Connection
+from indexd.store import rows
 from indexd.store.filters import TAGGED
 from indexd.store.forgetting import deletion
-from indexd.store.forgetting.deletion import Cause, Departure
+from indexd.store.forgetting.deletion import Cause, Deletion
 
 LISTED = 1_000
-"""Documents named in an answer; the count is always whole."""
+"""Documents that an answer names; its count is of all of them."""
 
 
 class Condition(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which documents to forget: those that match all that is given. No namespace: all of them."""
+    """Which documents to forget: those that match all fields that are given.
+
+    Without a namespace it reaches all namespaces.
+    """
 
     namespace: str | None = None
     older_than: datetime | None = None
@@ -35,11 +39,11 @@ class Condition(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_everything(self) -> bool:
-        """Nothing is said about the documents themselves."""
+        """Whether no field but the namespace is given."""
         return Condition(namespace=self.namespace) == self
 
     def logged(self) -> dict[str, Any]:
-        """As it is kept in the log: what was given."""
+        """The fields that are given, as the log keeps them."""
         given: dict[str, Any] = msgspec.to_builtins(self)
         return given
 
@@ -53,11 +57,11 @@ class Named(msgspec.Struct, frozen=True):
 
 
 class Forgotten(msgspec.Struct, frozen=True):
-    """What left: by number, the first LISTED by name, and one departure per namespace."""
+    """What left: the number of documents, the first LISTED of them, one deletion per namespace."""
 
     count: int
     documents: list[Named]
-    departures: list[Departure]
+    deletions: list[Deletion]
     event_id: UUID | None
 
 
@@ -65,101 +69,136 @@ CONDEMNED = f"""
     SELECT doc_id, ingested_at, digest
       FROM indexd.documents
      WHERE namespace = %(namespace)s
-       AND (%(older_than)s::timestamptz  IS NULL OR ingested_at < %(older_than)s)
-       AND (%(source_ref_origin)s::text  IS NULL OR source_ref_origin = %(source_ref_origin)s)
-       AND (%(source_ref_id)s::text      IS NULL OR source_ref_id = %(source_ref_id)s)
-       AND (%(doc_id)s::text             IS NULL OR doc_id = %(doc_id)s)
-       AND (%(tags)s::text[]             IS NULL OR doc_id IN (
+       -- A field that the request does not give is NULL: then every document passes.
+       AND (%(older_than)s::timestamptz IS NULL OR ingested_at < %(older_than)s)
+       AND (%(source_ref_origin)s::text IS NULL OR source_ref_origin = %(source_ref_origin)s)
+       AND (%(source_ref_id)s::text     IS NULL OR source_ref_id = %(source_ref_id)s)
+       AND (%(doc_id)s::text            IS NULL OR doc_id = %(doc_id)s)
+       -- Chunks have tags, documents have none: one tagged chunk condemns its document.
+       AND (%(tags)s::text[]            IS NULL OR doc_id IN (
             SELECT doc_id
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
                AND {TAGGED}
            ))
 """
-"""The documents of one namespace that a condition is about: of a dry run and of a real one."""
+"""The documents of one namespace that a condition is about: of a dry run and of a real forget."""
+
+LOCK = f"""
+    /* indexd:forgetting.forget.lock */
+    {CONDEMNED}
+     ORDER BY doc_id
+       FOR UPDATE
+"""
+
+STILL_CONDEMNED = f"""
+    /* indexd:forgetting.forget.still_condemned */
+    {CONDEMNED}
+       AND doc_id = ANY(%(locked)s)
+     ORDER BY doc_id
+"""
+
+
+class _Condemned(msgspec.Struct, frozen=True):
+    doc_id: str
+    ingested_at: datetime
+    digest: bytes
 
 
 async def forget(
     connection: Connection, condition: Condition, *, reason: str, actor: str, at: datetime
 ) -> Forgotten:
-    """Remove all that match."""
-    removal = Removal(Cause("manual", reason, actor, at, filter=condition.logged()))
+    """Delete all documents that match the condition, and log them as one event.
+
+    Atomic: it runs in the caller's transaction, over all namespaces that the condition reaches.
+    Locks: the namespaces come by name; in each, its row first where the policy has max_items, then
+    the rows of the documents by doc_id, then its row for the counters. They are held until the
+    caller's transaction ends. Where no document matches, nothing is logged and `event_id` is None.
+    It raises no error of its own; PostgreSQL's (a timeout, a deadlock) leave everything in place.
+    """
+    event = ForgetEvent(Cause("manual", reason, actor, at, filter=condition.logged()))
     for namespace in await reached(connection, condition):
         await deletion.hold(connection, namespace)
-        values = values_of(condition, namespace)
-        cursor = await connection.execute(f"{CONDEMNED} ORDER BY doc_id FOR UPDATE", values)
-        locked = {row[0]: row[1] for row in await cursor.fetchall()}
-        if condition.tags is not None and locked:
-            # Tags are those of chunks, which a writer may have replaced while its document's lock
-            # was waited for: only a statement after that sees them.
-            cursor = await connection.execute(
-                f"{CONDEMNED} AND doc_id = ANY(%(locked)s) ORDER BY doc_id",
-                values | {"locked": list(locked)},
+        values = condition_values(condition, namespace)
+        found = await rows.every(connection, _Condemned, LOCK, values)
+        if condition.tags is not None and found:
+            # A writer may have replaced the chunks, and with them the tags, while this waited for
+            # the document's lock. Only a later statement sees the new ones.
+            found = await rows.every(
+                connection,
+                _Condemned,
+                STILL_CONDEMNED,
+                values | {"locked": [one.doc_id for one in found]},
             )
-            locked = {row[0]: row[1] for row in await cursor.fetchall()}
-        await removal.remove(connection, namespace, locked)
-    return removal.forgotten
+        await event.remove(connection, namespace, {one.doc_id: one.ingested_at for one in found})
+    return event.forgotten
 
 
-class Removal:
-    """One event, namespace by namespace: each is done with before the next is touched.
+class ForgetEvent:
+    """One event over several namespaces: each is done before the next one is touched.
 
-    Every transaction takes its locks in this order, so that no two wait for each other.
+    Callers take the namespaces by name, so that no two transactions wait for each other.
     """
 
     def __init__(self, cause: Cause) -> None:
         self.cause = cause
         self.event_id = uuid4()
-        self.departures: list[Departure] = []
+        self.deletions: list[Deletion] = []
         self.documents: list[Named] = []
 
     async def remove(
         self, connection: Connection, namespace: str, locked: Mapping[str, datetime]
     ) -> None:
-        """Remove documents that are locked, given with their ingested_at."""
-        departure = await deletion.remove(
+        """Delete documents that the caller has locked, given with their ingested_at."""
+        deleted = await deletion.remove(
             connection, namespace, list(locked), self.cause, event_id=self.event_id
         )
-        if departure:
-            self.departures.append(departure)
-        self.documents += named(
-            (doc_id, namespace, ingested_at) for doc_id, ingested_at in locked.items()
+        if deleted:
+            self.deletions.append(deleted)
+        self.documents += first_named(
+            Named(doc_id, namespace, ingested_at) for doc_id, ingested_at in locked.items()
         )
 
     @property
     def forgotten(self) -> Forgotten:
         return Forgotten(
-            count=sum(one.count for one in self.departures),
+            count=sum(one.count for one in self.deletions),
             documents=self.documents[:LISTED],
-            departures=self.departures,
-            event_id=self.event_id if self.departures else None,
+            deletions=self.deletions,
+            event_id=self.event_id if self.deletions else None,
         )
 
 
-def named(rows: Iterable[tuple[str, str, datetime]]) -> list[Named]:
-    """The first of them."""
-    return [Named(*row) for row in itertools.islice(rows, LISTED)]
+def first_named(documents: Iterable[Named]) -> list[Named]:
+    """The first LISTED of them."""
+    return list(itertools.islice(documents, LISTED))
+
+
+REACHED = """
+    /* indexd:forgetting.forget.reached */
+    SELECT namespace
+      FROM indexd.namespaces
+     WHERE documents > 0
+     ORDER BY namespace
+"""
 
 
 async def reached(connection: Connection, condition: Condition) -> list[str]:
-    """The namespaces that a condition reaches; each is asked for itself."""
+    """The namespaces that a condition reaches, by name."""
     if condition.namespace is not None:
         return [condition.namespace]
-    cursor = await connection.execute(
-        "SELECT namespace FROM indexd.namespaces WHERE documents > 0 ORDER BY namespace"
-    )
-    return [namespace for (namespace,) in await cursor.fetchall()]
+    return await rows.column(connection, REACHED, {})
 
 
-def values_of(condition: Condition, namespace: str) -> dict[str, Any]:
-    """What CONDEMNED takes."""
+def condition_values(condition: Condition, namespace: str) -> dict[str, Any]:
+    """The values that CONDEMNED names."""
     return msgspec.structs.asdict(condition) | {"namespace": namespace}
 
 
 async def delete(
     connection: Connection, namespace: str, doc_id: str, *, at: datetime, actor: str
-) -> Departure | None:
-    """Remove one document if it is there."""
+) -> Deletion | None:
+    """Delete one document, with the locks of `forget`; None where there is no such document."""
     await deletion.hold(connection, namespace)
     locked = await deletion.lock(connection, namespace, [doc_id])
     cause = Cause(kind="delete", reason="deleted by request", actor=actor, at=at)

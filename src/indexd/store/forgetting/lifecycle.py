@@ -9,12 +9,12 @@ from msgspec import Meta
 from indexd.clock import after
 from indexd.db.pool import Connection
 from indexd.policy import Policy
-from indexd.store import policies
+from indexd.store import policies, rows
 from indexd.store.documents import SourceRef, missing
 from indexd.store.forgetting import purge_rank
-from indexd.store.forgetting.purge_rank import Place
+from indexd.store.forgetting.purge_rank import PurgeRank
 from indexd.store.forgetting.relevance import PRIOR
-from indexd.store.forgetting.retention import Reason
+from indexd.store.forgetting.retention import NamespaceUnderPolicy, Reason
 
 
 class StoredChunk(msgspec.Struct, frozen=True):
@@ -85,71 +85,125 @@ class Lifecycle(msgspec.Struct, frozen=True):
     ]
 
 
+class _Document(msgspec.Struct, frozen=True):
+    ingested_at: datetime
+    half_life_seconds: float | None
+    meta: dict[str, Any]
+    origin: str | None
+    id: str
+    offset: str | None
+    trust_level: str | None
+    injected_by: str | None
+
+    def source_ref(self) -> SourceRef | None:
+        if self.origin is None:
+            return None
+        return SourceRef(self.origin, self.id, self.offset, self.trust_level, self.injected_by)
+
+
+class _Chunk(msgspec.Struct, frozen=True):
+    chunk_id: str
+    text: str
+    meta: dict[str, Any]
+    embedding: Any
+
+
+DOCUMENT = """
+    /* indexd:forgetting.lifecycle.document */
+    SELECT ingested_at,
+           half_life_seconds,
+           meta,
+           source_ref_origin      AS origin,
+           source_ref_id          AS id,
+           source_ref_offset      AS offset,
+           source_ref_trust_level AS trust_level,
+           source_ref_injected_by AS injected_by
+      FROM indexd.documents
+     WHERE namespace = %(namespace)s
+       AND doc_id = %(doc_id)s
+"""
+
+
+def chunks_statement(*, vectors: bool) -> str:
+    """SQL: the chunks of a document in their order, with NULL as embedding unless asked for."""
+    return f"""
+    /* indexd:forgetting.lifecycle.chunks */
+    SELECT chunk_id, text, meta, {"embedding" if vectors else "NULL AS embedding"}
+      FROM indexd.chunks
+     WHERE namespace = %(namespace)s
+       AND doc_id = %(doc_id)s
+     ORDER BY ordinal
+    """
+
+
 async def document(
     connection: Connection, namespace: str, doc_id: str, *, vectors: bool
 ) -> StoredDocument:
-    """Raises NotFound."""
+    """A document with its chunks. Raises NotFound."""
     values = {"namespace": namespace, "doc_id": doc_id}
-    cursor = await connection.execute(
-        """
-        SELECT ingested_at, half_life_seconds, meta, source_ref_origin, source_ref_id,
-               source_ref_offset, source_ref_trust_level, source_ref_injected_by
-          FROM indexd.documents
-         WHERE namespace = %(namespace)s
-           AND doc_id = %(doc_id)s
-        """,
-        values,
-    )
-    row = await cursor.fetchone()
-    if row is None:
+    found = await rows.first(connection, _Document, DOCUMENT, values)
+    if found is None:
         raise missing(namespace, doc_id)
-    ingested_at, half_life, meta, *ref = row
-    cursor = await connection.execute(
-        f"""
-        SELECT chunk_id, text, meta, {"embedding" if vectors else "NULL"}
-          FROM indexd.chunks
-         WHERE namespace = %(namespace)s
-           AND doc_id = %(doc_id)s
-         ORDER BY ordinal
-        """,
-        values,
-    )
+    chunks = await rows.every(connection, _Chunk, chunks_statement(vectors=vectors), values)
     return StoredDocument(
         doc_id=doc_id,
         namespace=namespace,
-        ingested_at=ingested_at,
-        half_life_seconds=half_life,
-        meta=meta,
-        source_ref=None if ref[0] is None else SourceRef(*ref),
+        ingested_at=found.ingested_at,
+        half_life_seconds=found.half_life_seconds,
+        meta=found.meta,
+        source_ref=found.source_ref(),
         chunks=[
-            StoredChunk(chunk_id, text, chunk_meta, None if vector is None else vector.to_list())
-            for chunk_id, text, chunk_meta, vector in await cursor.fetchall()
+            StoredChunk(
+                one.chunk_id,
+                one.text,
+                one.meta,
+                None if one.embedding is None else one.embedding.to_list(),
+            )
+            for one in chunks
         ],
     )
+
+
+class _Faded(msgspec.Struct, frozen=True):
+    """`documents` is the number of documents in the namespace."""
+
+    ingested_at: datetime
+    age_seconds: float
+    half_life_seconds: float | None
+    decay_factor: float
+    relevance: float
+    irrelevant_since: datetime | None
+    documents: int
+
+
+FADED = """
+    /* indexd:forgetting.lifecycle.faded */
+    SELECT ingested_at,
+           greatest(date_part('epoch', %(at)s - ingested_at), 0) AS age_seconds,
+           half_life AS half_life_seconds,
+           indexd.decay(ingested_at, half_life, %(at)s) AS decay_factor,
+           coalesce(smoothed_score, %(prior)s) AS relevance,
+           irrelevant_since,
+           (SELECT documents FROM indexd.namespaces WHERE namespace = %(namespace)s) AS documents
+      FROM indexd.documents
+     CROSS JOIN LATERAL (
+            SELECT coalesce(half_life_seconds, %(half_life)s::float8) AS half_life
+           ) AS effective
+      LEFT JOIN indexd.relevance USING (namespace, doc_id)
+     WHERE namespace = %(namespace)s
+       AND doc_id = %(doc_id)s
+"""
 
 
 async def lifecycle(
     connection: Connection, namespace: str, doc_id: str, *, at: datetime
 ) -> Lifecycle:
-    """Raises NotFound."""
+    """How far a document has faded, and which rule would remove it when. Raises NotFound."""
     policy = await policies.of(connection, namespace)
-    cursor = await connection.execute(
-        """
-        SELECT ingested_at,
-               greatest(date_part('epoch', %(at)s - ingested_at), 0),
-               half_life,
-               indexd.decay(ingested_at, half_life, %(at)s),
-               coalesce(smoothed_score, %(prior)s),
-               irrelevant_since,
-               (SELECT documents FROM indexd.namespaces WHERE namespace = %(namespace)s)
-          FROM indexd.documents
-         CROSS JOIN LATERAL (
-                SELECT coalesce(half_life_seconds, %(half_life)s::float8) AS half_life
-               ) AS effective
-          LEFT JOIN indexd.relevance USING (namespace, doc_id)
-         WHERE namespace = %(namespace)s
-           AND doc_id = %(doc_id)s
-        """,
+    found = await rows.first(
+        connection,
+        _Faded,
+        FADED,
         {
             "namespace": namespace,
             "doc_id": doc_id,
@@ -158,31 +212,28 @@ async def lifecycle(
             "at": at,
         },
     )
-    row = await cursor.fetchone()
-    if row is None:
+    if found is None:
         raise missing(namespace, doc_id)
-    ingested_at, age, half_life, decay, relevance, irrelevant_since, documents = row
-    place = await purge_rank.place(
-        connection, namespace, policy, doc_id, documents=documents, at=at
-    )
+    state = NamespaceUnderPolicy(namespace, policy, found.documents, at)
+    place = await purge_rank.rank_of(connection, state, doc_id)
     return Lifecycle(
         doc_id=doc_id,
         namespace=namespace,
-        ingested_at=ingested_at,
-        age_seconds=age,
-        half_life_seconds=half_life,
-        decay_factor=decay,
-        relevance=relevance if policy.semantic else 1.0,
-        irrelevant_since=irrelevant_since,
+        ingested_at=found.ingested_at,
+        age_seconds=found.age_seconds,
+        half_life_seconds=found.half_life_seconds,
+        decay_factor=found.decay_factor,
+        relevance=found.relevance if policy.semantic else 1.0,
+        irrelevant_since=found.irrelevant_since,
         purge_rank=place.rank,
-        would_be_forgotten=_removal(policy, place, ingested_at, at=at),
+        would_be_forgotten=_removal(policy, place, found.ingested_at, at=at),
     )
 
 
 def _removal(
-    policy: Policy, place: Place, ingested_at: datetime, *, at: datetime
+    policy: Policy, place: PurgeRank, ingested_at: datetime, *, at: datetime
 ) -> Removal | None:
-    """What the next upsert would do to it, else when its age will."""
+    """The removal by the next upsert, else the one that is due when the document is too old."""
     if place.reason is not None:
         return Removal(place.reason, at)
     if policy.max_age_seconds is None:

@@ -10,21 +10,23 @@ from psycopg.types.json import Jsonb
 
 from indexd.db.pool import Connection
 from indexd.errors import PlanDrifted, PlanNotFound
+from indexd.store import rows
 from indexd.store.forgetting import deletion
 from indexd.store.forgetting.deletion import Cause
 from indexd.store.forgetting.forget import (
     CONDEMNED,
     LISTED,
     Condition,
+    ForgetEvent,
     Forgotten,
     Named,
-    Removal,
-    named,
+    condition_values,
+    first_named,
     reached,
-    values_of,
 )
 
 LISTED_DRIFT = 100
+"""Documents that the error PlanDrifted names."""
 
 KEPT_PLANS = 8
 """Plans kept of one namespace, and as many of all namespaces at once; a newer one drops older."""
@@ -37,7 +39,7 @@ BATCH_DOCUMENTS = 10_000
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a forget with the same condition would remove at this moment."""
+    """What a forget with the same condition would delete at this moment."""
 
     plan_id: UUID
     expires_at: datetime
@@ -45,20 +47,44 @@ class Plan(msgspec.Struct, frozen=True):
     documents: list[Named]
 
 
+INSERT = """
+    /* indexd:forgetting.plans.insert */
+    INSERT INTO indexd.forget_plans (namespace, plan_id, filter, created_at, expires_at)
+    VALUES (%(namespace)s, %(plan_id)s, %(filter)s, %(at)s, %(expires_at)s)
+"""
+
+INSERT_DOCUMENTS = f"""
+    /* indexd:forgetting.plans.insert_documents */
+    INSERT INTO indexd.forget_plan_documents (
+        namespace, plan_id, doc_id, ingested_at, digest
+    )
+    SELECT %(namespace)s, %(plan_id)s, doc_id, ingested_at, digest
+      FROM ({CONDEMNED}) AS condemned
+"""
+
+FIRST_DOCUMENTS = """
+    /* indexd:forgetting.plans.first_documents */
+    SELECT doc_id, namespace, ingested_at
+      FROM indexd.forget_plan_documents
+     WHERE namespace = %(namespace)s
+       AND plan_id = %(plan_id)s
+     ORDER BY doc_id
+     LIMIT %(listed)s
+"""
+
+
 async def make(
     connection: Connection, condition: Condition, *, at: datetime, lifetime: timedelta
 ) -> Plan:
-    """Find what a condition condemns and keep it; changes no document.
+    """Find what a condition condemns and keep it as a plan; changes and locks no document.
 
-    Plans that expired go, and so do the oldest of the same namespace beyond KEPT_PLANS and
-    KEPT_DOCUMENTS: to carry them out is PlanNotFound from then on.
+    Atomic: in the caller's transaction. Plans that expired are deleted, and so are the oldest of
+    the same namespace beyond KEPT_PLANS and KEPT_DOCUMENTS: carrying one of them out raises
+    PlanNotFound.
     """
     plan_id, expires_at = uuid4(), at + lifetime
     await connection.execute(
-        """
-        INSERT INTO indexd.forget_plans (namespace, plan_id, filter, created_at, expires_at)
-        VALUES (%(namespace)s, %(plan_id)s, %(filter)s, %(at)s, %(expires_at)s)
-        """,
+        INSERT,
         {
             "namespace": condition.namespace or "",
             "plan_id": plan_id,
@@ -68,40 +94,30 @@ async def make(
         },
     )
     count = 0
-    rows: list[tuple[str, str, datetime]] = []
+    documents: list[Named] = []
     for namespace in await reached(connection, condition):
         cursor = await connection.execute(
-            f"""
-            INSERT INTO indexd.forget_plan_documents (
-                namespace, plan_id, doc_id, ingested_at, digest
-            )
-            SELECT %(namespace)s, %(plan_id)s, doc_id, ingested_at, digest
-              FROM ({CONDEMNED}) AS condemned
-            """,
-            values_of(condition, namespace) | {"plan_id": plan_id},
+            INSERT_DOCUMENTS, condition_values(condition, namespace) | {"plan_id": plan_id}
         )
         count += cursor.rowcount
-        if len(rows) < LISTED and cursor.rowcount:
-            rows += await _planned(connection, namespace, plan_id)
+        if len(documents) < LISTED and cursor.rowcount:
+            documents += await rows.every(
+                connection,
+                Named,
+                FIRST_DOCUMENTS,
+                {"namespace": namespace, "plan_id": plan_id, "listed": LISTED},
+            )
     await _drop_superseded(connection, condition.namespace or "", plan_id, at)
-    return Plan(plan_id, expires_at, count, named(rows))
+    return Plan(plan_id, expires_at, count, first_named(documents))
 
 
-async def _planned(
-    connection: Connection, namespace: str, plan_id: UUID
-) -> list[tuple[str, str, datetime]]:
-    cursor = await connection.execute(
-        """
-        SELECT doc_id, namespace, ingested_at
-          FROM indexd.forget_plan_documents
-         WHERE namespace = %(namespace)s
-           AND plan_id = %(plan_id)s
-         ORDER BY doc_id
-         LIMIT %(listed)s
-        """,
-        {"namespace": namespace, "plan_id": plan_id, "listed": LISTED},
-    )
-    return await cursor.fetchall()
+NAMESPACES = """
+    /* indexd:forgetting.plans.namespaces */
+    SELECT DISTINCT namespace
+      FROM indexd.forget_plan_documents
+     WHERE plan_id = %(plan_id)s
+     ORDER BY namespace
+"""
 
 
 async def carry_out(
@@ -113,40 +129,28 @@ async def carry_out(
     at: datetime,
     namespaces: Collection[str] | None = None,
 ) -> Forgotten:
-    """Remove exactly the planned documents in the version that was seen; once.
+    """Delete exactly the planned documents, each in the version that the dry run saw; once.
 
-    Raises PlanNotFound, also for one that expired, was carried out, or reaches further than these
-    namespaces (None is all), and PlanDrifted.
+    Atomic: in the caller's transaction, over all namespaces of the plan, and the plan itself is
+    deleted last. Locks: the plan's row; then the namespaces by name, and in each its row where the
+    policy has max_items, the rows of the documents by doc_id, and its row for the counters.
+
+    Raises PlanNotFound where the plan is unknown, has expired, was carried out already, or is not
+    of one of these `namespaces` (None is all). Raises PlanDrifted where a planned document changed
+    or left since the dry run. The caller's transaction must end with the error: documents of
+    earlier namespaces are deleted already.
     """
     condition = await _claim(connection, plan_id, at)
     if namespaces is not None and condition.get("namespace") not in namespaces:
         raise _unknown(plan_id)
-    removal = Removal(Cause("manual", reason, actor, at, filter=condition))
+    event = ForgetEvent(Cause("manual", reason, actor, at, filter=condition))
     drift: list[dict[str, str]] = []
     drifted = 0
-    for namespace in await _namespaces(connection, plan_id):
+    for namespace in await rows.column(connection, NAMESPACES, {"plan_id": plan_id}):
         await deletion.hold(connection, namespace)
-        cursor = await connection.execute(
-            """
-            SELECT planned.doc_id,
-                   planned.ingested_at,
-                   document.digest = planned.digest
-                   AND document.ingested_at = planned.ingested_at
-              FROM indexd.forget_plan_documents AS planned
-              JOIN indexd.documents AS document
-                ON document.namespace = %(namespace)s
-               AND document.doc_id = planned.doc_id
-             WHERE planned.namespace = %(namespace)s
-               AND planned.plan_id = %(plan_id)s
-             ORDER BY planned.doc_id
-               FOR UPDATE OF document
-            """,
-            {"namespace": namespace, "plan_id": plan_id},
-        )
-        rows = await cursor.fetchall()
-        locked = {doc_id: ingested_at for doc_id, ingested_at, _ in rows}
-        changed = [doc_id for doc_id, _, same in rows if not same]
-        gone = await _gone(connection, namespace, plan_id, set(locked))
+        locked = await _lock_planned(connection, namespace, plan_id)
+        changed = [one.doc_id for one in locked if not one.unchanged]
+        gone = await _gone(connection, namespace, plan_id, {one.doc_id for one in locked})
         drifted += len(changed) + len(gone)
         drift += [
             {"doc_id": doc_id, "namespace": namespace, "drift": what}
@@ -154,115 +158,152 @@ async def carry_out(
             for doc_id in doc_ids[:LISTED_DRIFT]
         ]
         if not drifted:
-            await removal.remove(connection, namespace, locked)
+            await event.remove(
+                connection, namespace, {one.doc_id: one.ingested_at for one in locked}
+            )
     if drifted:
         raise PlanDrifted(
             f"{drifted} of the planned documents changed or left since the dry run",
             hint="make a new dry run",
             details={"drifted": drifted, "documents": drift[:LISTED_DRIFT]},
         )
-    await _drop(connection, plan_id)
-    return removal.forgotten
+    await _drop(connection, [plan_id])
+    return event.forgotten
+
+
+CLAIM = """
+    /* indexd:forgetting.plans.claim */
+    SELECT filter
+      FROM indexd.forget_plans
+     WHERE plan_id = %(plan_id)s
+       AND expires_at > %(at)s
+       FOR UPDATE
+"""
 
 
 async def _claim(connection: Connection, plan_id: UUID, at: datetime) -> dict[str, Any]:
-    """Hold the plan, so that nobody else carries it out; answers its condition."""
-    cursor = await connection.execute(
-        """
-        SELECT filter
-          FROM indexd.forget_plans
-         WHERE plan_id = %(plan_id)s
-           AND expires_at > %(at)s
-           FOR UPDATE
-        """,
-        {"plan_id": plan_id, "at": at},
+    """Lock the plan, so that no other request carries it out; returns its condition."""
+    condition: dict[str, Any] | None = await rows.value(
+        connection, CLAIM, {"plan_id": plan_id, "at": at}
     )
-    row = await cursor.fetchone()
-    if row is None:
+    if condition is None:
         raise _unknown(plan_id)
-    condition: dict[str, Any] = row[0]
     return condition
 
 
-async def _namespaces(connection: Connection, plan_id: UUID) -> list[str]:
-    cursor = await connection.execute(
-        """
-        SELECT DISTINCT namespace
-          FROM indexd.forget_plan_documents
-         WHERE plan_id = %(plan_id)s
-         ORDER BY namespace
-        """,
-        {"plan_id": plan_id},
+class _Planned(msgspec.Struct, frozen=True):
+    doc_id: str
+    ingested_at: datetime
+    unchanged: bool
+
+
+LOCK = """
+    /* indexd:forgetting.plans.lock */
+    SELECT planned.doc_id,
+           planned.ingested_at,
+           document.digest = planned.digest
+           AND document.ingested_at = planned.ingested_at AS unchanged
+      FROM indexd.forget_plan_documents AS planned
+      JOIN indexd.documents AS document
+        ON document.namespace = %(namespace)s
+       AND document.doc_id = planned.doc_id
+     WHERE planned.namespace = %(namespace)s
+       AND planned.plan_id = %(plan_id)s
+     ORDER BY planned.doc_id
+       FOR UPDATE OF document
+"""
+
+
+async def _lock_planned(connection: Connection, namespace: str, plan_id: UUID) -> list[_Planned]:
+    """Lock those of the planned documents that still exist."""
+    return await rows.every(
+        connection, _Planned, LOCK, {"namespace": namespace, "plan_id": plan_id}
     )
-    return [namespace for (namespace,) in await cursor.fetchall()]
+
+
+DOC_IDS = """
+    /* indexd:forgetting.plans.doc_ids */
+    SELECT doc_id
+      FROM indexd.forget_plan_documents
+     WHERE namespace = %(namespace)s
+       AND plan_id = %(plan_id)s
+     ORDER BY doc_id
+"""
 
 
 async def _gone(
-    connection: Connection, namespace: str, plan_id: UUID, there: set[str]
+    connection: Connection, namespace: str, plan_id: UUID, existing: set[str]
 ) -> list[str]:
-    cursor = await connection.execute(
-        """
-        SELECT doc_id
-          FROM indexd.forget_plan_documents
+    """The planned documents that do not exist any more."""
+    planned = await rows.column(connection, DOC_IDS, {"namespace": namespace, "plan_id": plan_id})
+    return [doc_id for doc_id in planned if doc_id not in existing]
+
+
+DROP_DOCUMENTS = """
+    /* indexd:forgetting.plans.drop_documents */
+    DELETE FROM indexd.forget_plan_documents
+     WHERE plan_id = ANY(%(plan_ids)s)
+"""
+
+DROP = """
+    /* indexd:forgetting.plans.drop */
+    DELETE FROM indexd.forget_plans
+     WHERE plan_id = ANY(%(plan_ids)s)
+"""
+
+
+async def _drop(connection: Connection, plan_ids: list[UUID]) -> None:
+    for statement in (DROP_DOCUMENTS, DROP):
+        await connection.execute(statement, {"plan_ids": plan_ids})
+
+
+SUPERSEDED = """
+    /* indexd:forgetting.plans.superseded */
+    WITH sized AS (
+        -- Plans of the namespace, newest first: expired ones apart from those that can be carried
+        -- out. `documents` is the running total; the newest plan does not count, however large.
+        SELECT plan_id,
+               expires_at,
+               row_number() OVER age AS place,
+               sum(CASE WHEN plan_id = %(newest)s THEN 0 ELSE documents END) OVER age
+                   AS documents
+          FROM indexd.forget_plans
+         CROSS JOIN LATERAL (
+                SELECT count(*) AS documents
+                  FROM indexd.forget_plan_documents
+                 WHERE forget_plan_documents.plan_id = forget_plans.plan_id
+               ) AS size
          WHERE namespace = %(namespace)s
-           AND plan_id = %(plan_id)s
-         ORDER BY doc_id
-        """,
-        {"namespace": namespace, "plan_id": plan_id},
-    )
-    return [doc_id for (doc_id,) in await cursor.fetchall() if doc_id not in there]
-
-
-async def _drop(connection: Connection, *plan_ids: UUID) -> None:
-    for table in ("forget_plan_documents", "forget_plans"):
-        await connection.execute(
-            f"DELETE FROM indexd.{table} WHERE plan_id = ANY(%(plan_ids)s)",
-            {"plan_ids": list(plan_ids)},
+        WINDOW age AS (
+            PARTITION BY expires_at > %(at)s
+            ORDER BY plan_id = %(newest)s DESC, created_at DESC, plan_id
         )
+    )
+    SELECT plan_id
+      FROM indexd.forget_plans
+     WHERE plan_id <> %(newest)s
+       AND (
+            expires_at <= %(at)s
+            OR plan_id IN (
+                SELECT plan_id
+                  FROM sized
+                 WHERE place > %(kept_plans)s
+                    OR documents > %(kept_documents)s
+               )
+           )
+     ORDER BY plan_id
+       -- A plan that is being carried out at this moment stays.
+       FOR UPDATE SKIP LOCKED
+"""
 
 
 async def _drop_superseded(
     connection: Connection, namespace: str, newest: UUID, at: datetime
 ) -> None:
-    """Drop what expired, and the older plans of the namespace that are too many or too large.
-
-    One that is being carried out at the moment is passed over.
-    """
-    cursor = await connection.execute(
-        """
-        WITH sized AS (
-            SELECT plan_id,
-                   expires_at,
-                   row_number() OVER age AS place,
-                   sum(CASE WHEN plan_id = %(newest)s THEN 0 ELSE documents END) OVER age
-                       AS documents
-              FROM indexd.forget_plans
-             CROSS JOIN LATERAL (
-                    SELECT count(*) AS documents
-                      FROM indexd.forget_plan_documents
-                     WHERE forget_plan_documents.plan_id = forget_plans.plan_id
-                   ) AS size
-             WHERE namespace = %(namespace)s
-            WINDOW age AS (
-                PARTITION BY expires_at > %(at)s
-                ORDER BY plan_id = %(newest)s DESC, created_at DESC, plan_id
-            )
-        )
-        SELECT plan_id
-          FROM indexd.forget_plans
-         WHERE plan_id <> %(newest)s
-           AND (
-                expires_at <= %(at)s
-                OR plan_id IN (
-                    SELECT plan_id
-                      FROM sized
-                     WHERE place > %(kept_plans)s
-                        OR documents > %(kept_documents)s
-                   )
-               )
-         ORDER BY plan_id
-           FOR UPDATE SKIP LOCKED
-        """,
+    """Delete plans that expired, and the older ones of the namespace that are beyond the limits."""
+    superseded = await rows.column(
+        connection,
+        SUPERSEDED,
         {
             "namespace": namespace,
             "newest": newest,
@@ -271,16 +312,15 @@ async def _drop_superseded(
             "kept_documents": KEPT_DOCUMENTS,
         },
     )
-    if dropped := [plan_id for (plan_id,) in await cursor.fetchall()]:
-        await _drop(connection, *dropped)
+    if superseded:
+        await _drop(connection, superseded)
 
 
 async def drop_expired(connection: Connection, *, at: datetime) -> int:
-    """Delete the plans that expired, in batches; how many plans.
+    """Delete the plans that expired, in batches; returns the number of plans.
 
-    The connection is in autocommit: each batch is a transaction. A plan that is half deleted can't
-    be carried out, not even by a server whose clock is behind: its time is up from the first batch
-    on.
+    The connection is in autocommit: each batch is a transaction. The first batch of a plan sets its
+    time of expiry back, so that a server whose clock is behind cannot carry out what is left.
     """
     dropped = 0
     while (done := await _drop_batch(connection, at)) is not None:
@@ -288,50 +328,49 @@ async def drop_expired(connection: Connection, *, at: datetime) -> int:
     return dropped
 
 
+NEXT_EXPIRED = """
+    /* indexd:forgetting.plans.next_expired */
+    SELECT plan_id
+      FROM indexd.forget_plans
+     WHERE expires_at <= %(at)s
+     LIMIT 1
+       FOR UPDATE SKIP LOCKED
+"""
+
+EXPIRE = """
+    /* indexd:forgetting.plans.expire */
+    UPDATE indexd.forget_plans
+       SET expires_at = created_at
+     WHERE plan_id = %(plan_id)s
+       AND expires_at > created_at
+"""
+
+DROP_BATCH = """
+    /* indexd:forgetting.plans.drop_batch */
+    DELETE FROM indexd.forget_plan_documents
+     WHERE plan_id = %(plan_id)s
+       AND (namespace, doc_id) IN (
+            SELECT namespace, doc_id
+              FROM indexd.forget_plan_documents
+             WHERE plan_id = %(plan_id)s
+             LIMIT %(limit)s
+           )
+"""
+
+
 async def _drop_batch(connection: Connection, at: datetime) -> bool | None:
-    """Whether that was the last of a plan; None if none has expired."""
+    """Whether that was the last batch of a plan; None if none has expired."""
     async with connection.transaction():
-        cursor = await connection.execute(
-            """
-            SELECT plan_id
-              FROM indexd.forget_plans
-             WHERE expires_at <= %(at)s
-             LIMIT 1
-               FOR UPDATE SKIP LOCKED
-            """,
-            {"at": at},
-        )
-        row = await cursor.fetchone()
-        if row is None:
+        plan_id = await rows.value(connection, NEXT_EXPIRED, {"at": at})
+        if plan_id is None:
             return None
-        values = {"plan_id": row[0], "limit": BATCH_DOCUMENTS}
-        await connection.execute(
-            """
-            UPDATE indexd.forget_plans
-               SET expires_at = created_at
-             WHERE plan_id = %(plan_id)s
-               AND expires_at > created_at
-            """,
-            values,
-        )
+        await connection.execute(EXPIRE, {"plan_id": plan_id})
         cursor = await connection.execute(
-            """
-            DELETE FROM indexd.forget_plan_documents
-             WHERE plan_id = %(plan_id)s
-               AND (namespace, doc_id) IN (
-                    SELECT namespace, doc_id
-                      FROM indexd.forget_plan_documents
-                     WHERE plan_id = %(plan_id)s
-                     LIMIT %(limit)s
-                   )
-            """,
-            values,
+            DROP_BATCH, {"plan_id": plan_id, "limit": BATCH_DOCUMENTS}
         )
         if cursor.rowcount == BATCH_DOCUMENTS:
             return False
-        await connection.execute(
-            "DELETE FROM indexd.forget_plans WHERE plan_id = %(plan_id)s", values
-        )
+        await connection.execute(DROP, {"plan_ids": [plan_id]})
         return True
 
 

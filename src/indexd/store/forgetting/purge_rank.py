@@ -1,29 +1,30 @@
-"""Where one document stands in the purge order, and whether the next upsert takes it.
+"""Where one document stands in the purge order, and whether the next upsert removes it.
 
 `retention.condemned` lists documents, here they are counted: one statement answers one row and
 sorts nothing. The two agree on every document.
 """
 
-from datetime import datetime
-
 import msgspec
 
 from indexd.db.pool import Connection
 from indexd.policy import Policy
+from indexd.store import rows
 from indexd.store.forgetting.retention import (
     DECAY,
     HALF_LIVES,
     MANY_HALF_LIVES,
     SCORE,
+    NamespaceUnderPolicy,
     Reason,
-    values_of,
+    policy_values,
+    purge_order,
 )
 
 
-class Place(msgspec.Struct, frozen=True):
+class PurgeRank(msgspec.Struct, frozen=True):
     """`rank` counts from 1, the next to leave, over all documents, whatever their grace.
 
-    It is None where max_items sets no order. `reason` says why the next upsert takes the document
+    It is None where max_items sets no order. `reason` says why the next upsert removes the document
     as surplus; None where it does not. A document past its age is not surplus.
     """
 
@@ -31,16 +32,15 @@ class Place(msgspec.Struct, frozen=True):
     reason: Reason | None
 
 
-async def place(
-    connection: Connection,
-    namespace: str,
-    policy: Policy,
-    doc_id: str,
-    *,
-    documents: int,
-    at: datetime,
-) -> Place:
-    """The place of one document in a namespace that holds `documents` of them.
+class _Counts(msgspec.Struct, frozen=True):
+    before: int
+    leaving_before: int
+    reason: Reason
+    may_leave: bool
+
+
+async def rank_of(connection: Connection, state: NamespaceUnderPolicy, doc_id: str) -> PurgeRank:
+    """The rank of one document.
 
     Without max_items nothing is read. Else the cost is that of a count, for which no index keeps a
     number: under `oldest` and `lowest_score` of the index entries before the document, and of those
@@ -49,24 +49,23 @@ async def place(
     `semantic:` section no index has the order: then it is one pass over the namespace's documents
     and their relevance (8 microseconds a document).
     """
+    policy = state.policy
     if policy.max_items is None:
-        return Place(None, None)
-    cursor = await connection.execute(
-        statement(policy), values_of(namespace, policy, at) | {"doc_id": doc_id}
+        return PurgeRank(None, None)
+    found = await rows.first(
+        connection, _Counts, statement(policy), policy_values(state) | {"doc_id": doc_id}
     )
-    row = await cursor.fetchone()
-    if row is None:
-        return Place(None, None)
-    before, leaving_before, reason, may_leave = row
-    leaves = may_leave and leaving_before < documents - policy.max_items
-    return Place(before + 1, reason if leaves else None)
+    if found is None:
+        return PurgeRank(None, None)
+    leaves = found.may_leave and found.leaving_before < state.documents - policy.max_items
+    return PurgeRank(found.before + 1, found.reason if leaves else None)
 
 
 def statement(policy: Policy) -> str:
-    """The SQL of `place`: CTEs that end in `own`, the document, and `counted`, what is before it.
+    """The SQL of `rank_of`: CTEs that end in `own`, the document, and `counted`, those before it.
 
     `before` counts the documents that come before it in the purge order. `leaving_before` counts
-    those that retention takes before it: past their age, or earlier in the order and not in their
+    those that retention removes before it: past their age, or earlier in the order and not in their
     grace.
     """
     if policy.semantic:
@@ -76,42 +75,40 @@ def statement(policy: Policy) -> str:
     else:
         counted = _BY_DECAY
     return f"""
-        WITH RECURSIVE {counted}
-        SELECT before,
-               leaving_before,
-               own.reason,
-               NOT {_EXPIRED.format("own")} AND own.ingested_at <= %(graced_after)s
-          FROM own
-         CROSS JOIN counted
+    /* indexd:forgetting.purge_rank */
+    WITH RECURSIVE {counted}
+    SELECT before,
+           leaving_before,
+           own.reason,
+           NOT {_expired("own")} AND own.ingested_at <= %(graced_after)s AS may_leave
+      FROM own
+     CROSS JOIN counted
     """
 
 
-_EXPIRED = "coalesce({}.ingested_at < %(expires_before)s::timestamptz, false)"
-
-_OWN_ROW = """
-         WHERE documents.namespace = %(namespace)s
-           AND documents.doc_id = %(doc_id)s
-"""
+def _expired(relation: str) -> str:
+    """SQL: a row of this relation is past its age."""
+    return f"coalesce({relation}.ingested_at < %(expires_before)s::timestamptz, false)"
 
 
-def _counts(is_before: str, ingested_at: str = "documents") -> str:
+def _counts(is_before: str, relation: str = "documents") -> str:
     return f"""
                count(*) FILTER (WHERE {is_before}) AS before,
                count(*) FILTER (
-                   WHERE {_EXPIRED.format(ingested_at)}
-                      OR ({is_before} AND {ingested_at}.ingested_at <= %(graced_after)s)
-               ) AS leaving_before
-    """
+                   WHERE {_expired(relation)}
+                      OR ({is_before} AND {relation}.ingested_at <= %(graced_after)s)
+               ) AS leaving_before"""
 
 
-# Those past their age are the first in this order, those in their grace the last: of a document
-# that may leave, both counts are one.
-_BY_AGE = f"""
+_BY_AGE = """
     own AS MATERIALIZED (
         SELECT ingested_at, doc_id, 'retention' AS reason
           FROM indexd.documents
-        {_OWN_ROW}
+         WHERE documents.namespace = %(namespace)s
+           AND documents.doc_id = %(doc_id)s
     ),
+    -- Documents past their age come first in this order, those in their grace last. So of a
+    -- document that may leave, both counts are the same.
     counted AS (
         SELECT count(*) AS before,
                count(*) AS leaving_before
@@ -119,42 +116,45 @@ _BY_AGE = f"""
          WHERE namespace = %(namespace)s
            AND (ingested_at, doc_id)
              < ((SELECT ingested_at FROM own), (SELECT doc_id FROM own) COLLATE "C")
-    )
-"""
+    )"""
 
-# The latest ingested_at that a document of this half-life can have and come before `own`, or be
-# past its age. It only narrows the range: the exact comparison follows. So half-lives over 1e15 s
-# are taken as that, where a product could overflow, and the margins are many times the rounding
-# errors of power() and ln().
-_UNTIL = """
-    greatest(
-        to_timestamp(least(greatest(
-            date_part('epoch', %(at)s::timestamptz)
-            - least({half_life}, 1e15::float8)
-            * (own.half_lives * (1 - 1e-12::float8) - 1e-12::float8)
-            + 1,
-        -1e11::float8), 1e12::float8)),
-        CASE WHEN own.score >= 1 THEN own.ingested_at END,
-        %(expires_before)s::timestamptz
-    )
-"""
 
-_SLICE = f"""
-        SELECT {
-    _counts(
-        f'''({DECAY}, documents.ingested_at, documents.doc_id)
-                           < (own.score, own.ingested_at, own.doc_id)'''
-    )
-}
+def _until(half_life: str) -> str:
+    """SQL: the latest ingested_at of documents with this half-life that have to be looked at.
+
+    These are the ones that can come before `own`, or be past their age. It only narrows the range:
+    the exact comparison follows. So half-lives over 1e15 s are taken as that, where a product could
+    overflow, and the margins are many times the rounding errors of power() and ln().
+    """
+    return f"""greatest(
+                        to_timestamp(least(greatest(
+                            date_part('epoch', %(at)s::timestamptz)
+                            - least({half_life}, 1e15::float8)
+                            * (own.half_lives * (1 - 1e-12::float8) - 1e-12::float8)
+                            + 1,
+                        -1e11::float8), 1e12::float8)),
+                        CASE WHEN own.score >= 1 THEN own.ingested_at END,
+                        %(expires_before)s::timestamptz
+                    )"""
+
+
+_LESS_THAN_OWN = f"""({DECAY}, documents.ingested_at, documents.doc_id)
+                         < (own.score, own.ingested_at, own.doc_id)"""
+
+
+def _counted_where(half_life: str) -> str:
+    """SQL: the counts of the documents whose half-life meets a condition."""
+    return f"""
+        SELECT {_counts(_LESS_THAN_OWN)}
           FROM indexd.documents
          WHERE namespace = %(namespace)s
-           AND half_life_seconds {{}}
-"""
+           AND half_life_seconds {half_life}"""
 
 
 def by_decay(many: int) -> str:
     """With more than `many` half-lives in the namespace, those that have one are one slice."""
     return f"""
+    -- The document, its decay, and how many half-lives old that makes it.
     own AS MATERIALIZED (
         SELECT ingested_at,
                doc_id,
@@ -164,50 +164,49 @@ def by_decay(many: int) -> str:
           FROM (
                 SELECT ingested_at, doc_id, {DECAY} AS score
                   FROM indexd.documents
-                {_OWN_ROW}
+                 WHERE documents.namespace = %(namespace)s
+                   AND documents.doc_id = %(doc_id)s
                ) AS found
     ),
     {HALF_LIVES},
     slices AS (
+        -- Documents that take the half-life of the policy.
         SELECT slice.*
           FROM own
-         CROSS JOIN LATERAL (
-                {_SLICE.format("IS NULL")}
-                   AND ingested_at <= {_UNTIL.format(half_life="%(half_life)s::float8")}
+         CROSS JOIN LATERAL ({_counted_where("IS NULL")}
+           AND ingested_at <= {_until("%(half_life)s::float8")}
                ) AS slice
         UNION ALL
+        -- Those of each half-life of their own, if there are few different ones.
         SELECT slice.*
           FROM own
          CROSS JOIN half_lives
-         CROSS JOIN LATERAL (
-                {_SLICE.format("= half_lives.half_life_seconds")}
-                   AND ingested_at <= {_UNTIL.format(half_life="half_lives.half_life_seconds")}
+         CROSS JOIN LATERAL ({_counted_where("= half_lives.half_life_seconds")}
+           AND ingested_at <= {_until("half_lives.half_life_seconds")}
                ) AS slice
          WHERE half_lives.half_life_seconds IS NOT NULL
            AND (SELECT max(place) FROM half_lives) <= {many}
         UNION ALL
+        -- If there are many: all of these, in one pass.
         SELECT slice.*
           FROM own
-         CROSS JOIN LATERAL (
-                {_SLICE.format("IS NOT NULL")}
-                   AND (SELECT max(place) FROM half_lives) > {many}
+         CROSS JOIN LATERAL ({_counted_where("IS NOT NULL")}
+           AND (SELECT max(place) FROM half_lives) > {many}
                ) AS slice
     ),
     counted AS (
         SELECT sum(before)::bigint AS before,
                sum(leaving_before)::bigint AS leaving_before
           FROM slices
-    )
-"""
+    )"""
 
 
 _BY_DECAY = by_decay(MANY_HALF_LIVES)
 
 
 def _by_relevance(policy: Policy) -> str:
-    score = "score, " if policy.purge_strategy == "lowest_score" else ""
-    key = f"reason = 'retention', {score}ingested_at, doc_id"
-    is_before = f"({_qualified(key, 'placed')}) < ({_qualified(key, 'own')})"
+    order = purge_order(policy)
+    is_before = f"({_qualified(order, 'placed')}) < ({_qualified(order, 'own')})"
     return f"""
     placed AS NOT MATERIALIZED (
         SELECT ingested_at,
@@ -230,9 +229,8 @@ def _by_relevance(policy: Policy) -> str:
         SELECT {_counts(is_before, "placed")}
           FROM placed
          CROSS JOIN own
-    )
-    """
+    )"""
 
 
-def _qualified(key: str, relation: str) -> str:
-    return ", ".join(f"{relation}.{part}" for part in key.split(", "))
+def _qualified(order: str, relation: str) -> str:
+    return ", ".join(f"{relation}.{part}" for part in order.split(", "))

@@ -1,10 +1,10 @@
-"""Retention: which documents a namespace's policy takes, in which order, and taking them.
+"""Retention: which documents the policy of a namespace removes, in which order, and removing them.
 
     ttl        all that are older than max_age_seconds
     semantic   of those beyond max_items, first the ones marked irrelevant
     retention  then by purge_strategy: the oldest, or those of the lowest score
 
-score is decay x relevance; relevance counts only under a policy with a `semantic:` section. Taking
+score is decay x relevance; relevance counts only under a policy with a `semantic:` section. Removal
 happens in upserts only. The preview runs the same statements, so the two cannot disagree.
 """
 
@@ -18,13 +18,24 @@ from msgspec import Meta
 from indexd.clock import LAST, before
 from indexd.db.pool import Connection
 from indexd.policy import Policy
+from indexd.store import rows
 from indexd.store.forgetting import deletion
-from indexd.store.forgetting.deletion import Cause, Departure
+from indexd.store.forgetting.deletion import Cause, Deletion
 from indexd.store.forgetting.relevance import PRIOR
 
 Reason = Literal["ttl", "semantic", "retention"]
 
 ACTOR = "retention"
+"""Who removed a document, as the log names it."""
+
+
+class NamespaceUnderPolicy(msgspec.Struct, frozen=True):
+    """A namespace that holds `documents` documents, and its policy, at an instant."""
+
+    namespace: str
+    policy: Policy
+    documents: int
+    at: datetime
 
 
 class Condemned(msgspec.Struct, frozen=True):
@@ -41,113 +52,117 @@ class Condemned(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """All that the policy takes, by their number; `documents` are the first of them, in order."""
+    """The number of documents that the policy removes, and the first of them in that order."""
 
     count: int
     documents: list[Condemned]
 
 
-async def take(
-    connection: Connection,
-    namespace: str,
-    policy: Policy,
-    *,
-    documents: int,
-    at: datetime,
-    protected: Sequence[str],
-) -> list[Departure]:
-    """Forget what the policy takes, in the transaction of the upsert that wrote `protected`.
+async def enforce(
+    connection: Connection, state: NamespaceUnderPolicy, *, protected: Sequence[str]
+) -> list[Deletion]:
+    """Remove what the policy condemns, but for the documents `protected`, which were just written.
 
-    Where max_items holds, the caller holds the namespace's row, and `documents` is its count.
+    Atomic: in the transaction of the upsert that wrote them. Locks: the caller holds the
+    namespace's row already where the policy has max_items, and `state.documents` is its count. Then
+    for each of the three reasons, in the order of this module's docstring: the rows of the
+    documents by doc_id, and the namespace's row for the counters. A document that was rewritten
+    while its lock was waited for stays. It raises no error of its own.
     """
-    verdict = await condemned(
-        connection, namespace, policy, documents=documents, at=at, protected=protected
-    )
-    gone: list[Departure] = []
+    policy = state.policy
+    verdict = await condemned(connection, state, protected=protected)
+    deletions: list[Deletion] = []
     for reason, why, strategy in (
         ("ttl", f"older than max_age_seconds = {policy.max_age_seconds}", "ttl"),
         ("semantic", f"irrelevant, and more than max_items = {policy.max_items}", None),
         ("retention", f"more than max_items = {policy.max_items}", None),
     ):
         seen = {one.doc_id: one.ingested_at for one in verdict.documents if one.reason == reason}
-        locked = await deletion.lock(connection, namespace, list(seen))
+        locked = await deletion.lock(connection, state.namespace, list(seen))
         cause = Cause(
             kind=reason,  # type: ignore[arg-type]  # one of the three
             reason=why,
             actor=ACTOR,
-            at=at,
+            at=state.at,
             strategy=strategy or policy.purge_strategy,
         )
-        # One that was rewritten while its lock was waited for is another document now.
         same = [doc_id for doc_id, ingested_at in locked.items() if ingested_at == seen[doc_id]]
-        if departure := await deletion.remove(connection, namespace, same, cause):
-            gone.append(departure)
-    return gone
+        if deleted := await deletion.remove(connection, state.namespace, same, cause):
+            deletions.append(deleted)
+    return deletions
 
 
 async def condemned(
     connection: Connection,
-    namespace: str,
-    policy: Policy,
+    state: NamespaceUnderPolicy,
     *,
-    documents: int,
-    at: datetime,
     protected: Sequence[str] = (),
     listed: int | None = None,
 ) -> Verdict:
-    """What the policy takes from a namespace of so many documents, in the order of removal."""
-    values = values_of(namespace, policy, at) | {"protected": list(protected), "listed": listed}
+    """What the policy removes, in that order; the first `listed` of them by name (None is all)."""
+    policy = state.policy
+    values = policy_values(state) | {"protected": list(protected), "listed": listed}
     found = Verdict(0, [])
     if policy.max_age_seconds is not None:
-        found = await _verdict(connection, namespace, _EXPIRED, values)
-    excess = 0 if policy.max_items is None else documents - found.count - policy.max_items
+        found = await _verdict(connection, EXPIRED, values)
+    excess = 0 if policy.max_items is None else state.documents - found.count - policy.max_items
     if excess > 0:
-        surplus = await _verdict(
-            connection, namespace, _surplus(policy), values | {"excess": excess}
-        )
+        surplus = await _verdict(connection, surplus_of(policy), values | {"excess": excess})
         found = Verdict(found.count + surplus.count, (found.documents + surplus.documents)[:listed])
     return found
 
 
-def values_of(namespace: str, policy: Policy, at: datetime) -> dict[str, Any]:
+def policy_values(state: NamespaceUnderPolicy) -> dict[str, Any]:
+    """The values that the statements of a policy name."""
+    policy = state.policy
     expires_before = None
     if policy.max_age_seconds is not None:
-        expires_before = before(at, policy.max_age_seconds)
+        expires_before = before(state.at, policy.max_age_seconds)
     return {
-        "namespace": namespace,
+        "namespace": state.namespace,
         "half_life": policy.half_life_seconds,
         "expires_before": expires_before,
-        # Without a grace also those that say they came in the future are taken.
-        "graced_after": before(at, policy.grace_seconds) if policy.grace_seconds else LAST,
-        "at": at,
+        # Without a grace, documents whose ingested_at lies in the future may leave, too.
+        "graced_after": before(state.at, policy.grace_seconds) if policy.grace_seconds else LAST,
+        "at": state.at,
         "prior": PRIOR,
         "protected": [],
     }
 
 
-async def _verdict(
-    connection: Connection, namespace: str, statement: str, values: dict[str, Any]
-) -> Verdict:
-    cursor = await connection.execute(statement, values)
-    rows = await cursor.fetchall()
+class _CondemnedRow(msgspec.Struct, frozen=True):
+    """`count` is the number of all rows, also of those beyond the limit."""
+
+    doc_id: str
+    ingested_at: datetime
+    reason: Reason
+    score: float
+    count: int
+
+
+async def _verdict(connection: Connection, statement: str, values: dict[str, Any]) -> Verdict:
+    found = await rows.every(connection, _CondemnedRow, statement, values)
+    namespace = values["namespace"]
     return Verdict(
-        rows[0][4] if rows else 0,
-        [
-            Condemned(doc_id, namespace, ingested_at, reason, score)
-            for doc_id, ingested_at, reason, score, _ in rows
-        ],
+        next((row.count for row in found), 0),
+        [Condemned(row.doc_id, namespace, row.ingested_at, row.reason, row.score) for row in found],
     )
 
 
-DECAY = "indexd.decay(ingested_at, coalesce(half_life_seconds, %(half_life)s::float8), %(at)s)"
+DECAY = """indexd.decay(
+                   ingested_at, coalesce(half_life_seconds, %(half_life)s::float8), %(at)s
+               )"""
+"""What is left of a document's score for its age, from 0 to 1."""
+
 SCORE = """indexd.score(
-                       coalesce(smoothed_score, %(prior)s), ingested_at,
-                       coalesce(half_life_seconds, %(half_life)s::float8), %(at)s
-                   )"""
+                   coalesce(smoothed_score, %(prior)s), ingested_at,
+                   coalesce(half_life_seconds, %(half_life)s::float8), %(at)s
+               )"""
 """The score by which documents leave, where the policy has a `semantic:` section."""
 
-_EXPIRED = f"""
-    SELECT doc_id, ingested_at, 'ttl', {DECAY}, count(*) OVER ()
+EXPIRED = f"""
+    /* indexd:forgetting.retention.expired */
+    SELECT doc_id, ingested_at, 'ttl' AS reason, {DECAY} AS score, count(*) OVER () AS count
       FROM indexd.documents
      WHERE namespace = %(namespace)s
        AND ingested_at < %(expires_before)s
@@ -157,34 +172,38 @@ _EXPIRED = f"""
 """
 
 _EVICTABLE = """(
-           (%(expires_before)s::timestamptz IS NULL OR ingested_at >= %(expires_before)s)
-       AND ingested_at <= %(graced_after)s
-       AND documents.doc_id <> ALL(%(protected)s::text[])
-   )"""
-"""Not gone by age already, not in its grace, not just written."""
+               -- Not removed by its age already, older than the grace, and not just written.
+               (%(expires_before)s::timestamptz IS NULL OR ingested_at >= %(expires_before)s)
+               AND ingested_at <= %(graced_after)s
+               AND documents.doc_id <> ALL(%(protected)s::text[])
+           )"""
 
 MANY_HALF_LIVES = 1_000
-"""From so many different half-lives on, one pass over the documents is cheaper than their heads."""
+"""Different half-lives above which one pass over the documents is cheaper than one index scan each.
+"""
 
 
-def _surplus(policy: Policy) -> str:
-    """The `excess` documents that leave next."""
+def surplus_of(policy: Policy) -> str:
+    """SQL: the `excess` documents that leave next, in their order."""
     return f"""
-        WITH RECURSIVE {_ranked(policy)}
-        SELECT doc_id, ingested_at, reason, score, count(*) OVER ()
-          FROM (
-                SELECT *
-                  FROM ranked
-                 ORDER BY {purge_order(policy)}
-                 LIMIT %(excess)s
-               ) AS surplus
+    /* indexd:forgetting.retention.surplus */
+    WITH RECURSIVE {_ranked(policy)},
+    surplus AS (
+        SELECT *
+          FROM ranked
          ORDER BY {purge_order(policy)}
-         LIMIT %(listed)s
+         LIMIT %(excess)s
+    )
+    -- The count is of all of them, the list may be shorter.
+    SELECT doc_id, ingested_at, reason, score, count(*) OVER () AS count
+      FROM surplus
+     ORDER BY {purge_order(policy)}
+     LIMIT %(listed)s
     """
 
 
 def purge_order(policy: Policy) -> str:
-    """The first in it leaves first. Under `oldest`, a score is shown and does not count."""
+    """SQL: the first in this order leaves first. Under `oldest`, the score is shown only."""
     by_score = "score, " if policy.purge_strategy == "lowest_score" else ""
     return f"reason = 'retention', {by_score}ingested_at, doc_id"
 
@@ -193,31 +212,37 @@ def _ranked(policy: Policy) -> str:
     """CTEs that end in `ranked`, which holds at least the next `excess` documents to leave."""
     if policy.semantic:
         return _BY_RELEVANCE
-    if policy.purge_strategy == "oldest":
-        return f"""
-            ranked AS (
-                SELECT doc_id, ingested_at, {DECAY} AS score, 'retention' AS reason
-                  FROM indexd.documents
-                 WHERE namespace = %(namespace)s
-                   AND {_EVICTABLE}
-                 ORDER BY ingested_at, doc_id
-                 LIMIT %(excess)s
-            )
-        """
-    return _BY_DECAY
+    return _BY_AGE if policy.purge_strategy == "oldest" else _BY_DECAY
 
 
-_HEAD = f"""
-    SELECT doc_id, ingested_at, half_life_seconds
-      FROM indexd.documents
-     WHERE namespace = %(namespace)s
-       AND {_EVICTABLE}
-       AND half_life_seconds {{}}
-     ORDER BY ingested_at, doc_id
-     LIMIT %(excess)s
-"""
+_BY_AGE = f"""
+    -- The oldest leave first: an index has this order.
+    ranked AS (
+        SELECT doc_id, ingested_at, {DECAY} AS score, 'retention' AS reason
+          FROM indexd.documents
+         WHERE namespace = %(namespace)s
+           AND {_EVICTABLE}
+         ORDER BY ingested_at, doc_id
+         LIMIT %(excess)s
+    )"""
+
+
+def _oldest_with(half_life: str) -> str:
+    """SQL: the `excess` oldest documents whose half-life meets a condition."""
+    return f"""
+            SELECT doc_id, ingested_at, half_life_seconds
+              FROM indexd.documents
+             WHERE namespace = %(namespace)s
+               AND {_EVICTABLE}
+               AND half_life_seconds {half_life}
+             ORDER BY ingested_at, doc_id
+             LIMIT %(excess)s"""
+
 
 HALF_LIVES = f"""
+    -- The different half-lives that documents of the namespace have of their own, ascending. Each
+    -- step finds the next one in an index. There is one step beyond the last, whose half-life is
+    -- NULL, and none beyond {MANY_HALF_LIVES:,} half-lives.
     half_lives (half_life_seconds, place) AS (
         (
             SELECT half_life_seconds, 1
@@ -240,21 +265,23 @@ HALF_LIVES = f"""
           FROM half_lives
          WHERE half_life_seconds IS NOT NULL
            AND place <= {MANY_HALF_LIVES}
-    )
-"""
-"""A CTE: the half-lives of the namespace's documents, each found by one step in an index."""
+    )"""
 
-# Among documents of one half-life, the oldest decayed most: the heads of these lists suffice.
-_BY_DECAY = f"""
-    {HALF_LIVES},
-    heads AS (
-        ({_HEAD.format("IS NULL")})
+_BY_DECAY = f"""{HALF_LIVES},
+    -- Among documents of one half-life, the oldest have decayed most, and `excess` of each are
+    -- enough. First those that take the half-life of the policy.
+    oldest AS (
+        ({_oldest_with("IS NULL")}
+        )
         UNION ALL
-        SELECT head.*
+        -- Then those of each half-life of their own, if there are few different ones.
+        SELECT of_one_half_life.*
           FROM half_lives
-         CROSS JOIN LATERAL ({_HEAD.format("= half_lives.half_life_seconds")}) AS head
+         CROSS JOIN LATERAL ({_oldest_with("= half_lives.half_life_seconds")}
+               ) AS of_one_half_life
          WHERE (SELECT max(place) FROM half_lives) <= {MANY_HALF_LIVES}
         UNION ALL
+        -- If there are many: all of these, in one pass.
         SELECT doc_id, ingested_at, half_life_seconds
           FROM indexd.documents
          WHERE namespace = %(namespace)s
@@ -264,11 +291,11 @@ _BY_DECAY = f"""
     ),
     ranked AS (
         SELECT doc_id, ingested_at, {DECAY} AS score, 'retention' AS reason
-          FROM heads
-    )
-"""
+          FROM oldest
+    )"""
 
 _BY_RELEVANCE = f"""
+    -- Every document with what searches showed of it. Those marked irrelevant have another reason.
     ranked AS (
         SELECT doc_id,
                ingested_at,
@@ -283,5 +310,4 @@ _BY_RELEVANCE = f"""
             ON met = doc_id
          WHERE namespace = %(namespace)s
            AND {_EVICTABLE}
-    )
-"""
+    )"""

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from indexd import vectors
 from indexd.db.pool import Connection, Database
-from indexd.store import namespaces
+from indexd.store import namespaces, rows
 from indexd.store.namespaces import Facts
 from indexd.store.search import (
     age_histogram,
@@ -171,11 +171,10 @@ async def _matching(
     if known is not None:
         return known
     values = statements.values_of(query, facts)
-    cursor = await connection.execute(statements.estimate(query.filters), values)
-    [plan] = await cursor.fetchone() or ([],)
-    rows = float(plan[0]["Plan"]["Plan Rows"])
-    memory.keep_matching(facts, query.filters, rows)
-    return rows
+    [plan] = await rows.value(connection, statements.estimate(query.filters), values)
+    estimate = float(plan["Plan"]["Plan Rows"])
+    memory.keep_matching(facts, query.filters, estimate)
+    return estimate
 
 
 async def _ages(

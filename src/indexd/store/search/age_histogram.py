@@ -52,7 +52,8 @@ class _Row(msgspec.Struct, frozen=True):
 
 async def counted_at(connection: Connection, namespace: str) -> datetime | None:
     """When the histogram was counted last; None where nobody counted yet."""
-    cursor = await connection.execute(
+    at: datetime | None = await rows.value(
+        connection,
         """
         /* indexd:search.ages_counted_at */
         SELECT max(counted_at)
@@ -61,8 +62,6 @@ async def counted_at(connection: Connection, namespace: str) -> datetime | None:
         """,
         {"namespace": namespace},
     )
-    at: datetime | None
-    [at] = await cursor.fetchone() or (None,)
     return at
 
 
@@ -84,7 +83,8 @@ async def read(connection: Connection, namespace: str) -> Ages:
 
 async def stale(connection: Connection, namespaces: Sequence[str]) -> list[str]:
     """Those of the namespaces whose histogram was never counted or no longer fits their size."""
-    cursor = await connection.execute(
+    return await rows.column(
+        connection,
         """
         /* indexd:search.ages_stale */
         SELECT namespaces.namespace
@@ -103,7 +103,6 @@ async def stale(connection: Connection, namespaces: Sequence[str]) -> list[str]:
         """,
         {"namespaces": list(namespaces), "stale": STALE},
     )
-    return [namespace for (namespace,) in await cursor.fetchall()]
 
 
 async def count(connection: Connection, namespace: str, *, at: datetime) -> None:
@@ -115,10 +114,16 @@ async def count(connection: Connection, namespace: str, *, at: datetime) -> None
     }
     async with connection.transaction():
         await connection.execute(
-            "DELETE FROM indexd.chunk_ages WHERE namespace = %(namespace)s", values
+            """
+            /* indexd:search.ages_clear */
+            DELETE FROM indexd.chunk_ages
+             WHERE namespace = %(namespace)s
+            """,
+            values,
         )
         await connection.execute(
             """
+            /* indexd:search.ages_count */
             INSERT INTO indexd.chunk_ages (
                 namespace, half_life_class, chunks, quantiles, counted_at
             )

@@ -1,26 +1,27 @@
-"""Other vectors for the texts of a namespace: made beside the ones in use, then put in place."""
+"""New vectors for the texts of a namespace: stored beside the ones in use, then put in place."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from indexd.db.pool import Connection
 from indexd.errors import InvalidRequest, NotFound
+from indexd.store import rows
 from indexd.vectors import Embedding, Model
 
 _DIGEST = "sha256(convert_to(chunks.text, 'UTF8'))"
 
-_MADE = f"""
-    SELECT
-      FROM indexd.reembedded
-     WHERE reembedded.namespace = %(namespace)s
-       AND reembedded.text_digest = {_DIGEST}
-"""
+_HAS_NEW_VECTOR = f"""EXISTS (
+                SELECT
+                  FROM indexd.reembedded
+                 WHERE reembedded.namespace = %(namespace)s
+                   AND reembedded.text_digest = {_DIGEST}
+           )"""
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """How many different texts there are to embed, and how many have their vector already."""
+    """The number of different texts of a namespace, and of those that have their new vector."""
 
     dimension: int
     model: Model | None
@@ -37,123 +38,155 @@ class Text(msgspec.Struct, frozen=True):
     digest: bytes
 
 
-async def begin(connection: Connection, namespace: str, model: Model) -> Extent:
-    """Drop what was begun with another model, and say what is left to do.
+class _Extent(msgspec.Struct, frozen=True):
+    """`empty` is the number of chunks without a text."""
 
-    Raises NotFound, and InvalidRequest for a namespace with chunks that have no text.
+    dimension: int
+    embedding_model: str | None
+    embedding_revision: str | None
+    empty: int
+    texts: int
+    done: int
+
+
+DROP_OTHERS = """
+    /* indexd:writing.reembed.drop_others */
+    DELETE FROM indexd.reembedded
+     WHERE namespace = %(namespace)s
+       AND (embedding_model, embedding_revision)
+           IS DISTINCT FROM (%(model)s::text, %(revision)s::text)
+"""
+
+EXTENT = f"""
+    /* indexd:writing.reembed.extent */
+    WITH texts AS (
+        SELECT count(*) FILTER (WHERE btrim(text) = '') AS empty,
+               count(DISTINCT {_DIGEST}) AS texts,
+               count(DISTINCT {_DIGEST}) FILTER (
+                   WHERE {_HAS_NEW_VECTOR}
+               ) AS done
+          FROM indexd.chunks
+         WHERE namespace = %(namespace)s
+    )
+    SELECT dimension, embedding_model, embedding_revision, empty, texts, done
+      FROM indexd.namespaces
+     CROSS JOIN texts
+     WHERE namespace = %(namespace)s
+       AND documents > 0
+"""
+
+
+async def begin(connection: Connection, namespace: str, model: Model) -> Extent:
+    """Delete vectors that an earlier run made by another model, and say what is left to do.
+
+    Atomic in the caller's transaction; locks no document and no namespace. Raises NotFound, and
+    InvalidRequest for a namespace with chunks that have no text.
     """
-    await connection.execute(
-        """
-        DELETE FROM indexd.reembedded
-         WHERE namespace = %(namespace)s
-           AND (embedding_model, embedding_revision)
-               IS DISTINCT FROM (%(model)s::text, %(revision)s::text)
-        """,
-        _values(namespace, model),
-    )
-    cursor = await connection.execute(
-        f"""
-        WITH texts AS (
-            SELECT count(*) FILTER (WHERE btrim(text) = '') AS empty,
-                   count(DISTINCT {_DIGEST}) AS different,
-                   count(DISTINCT {_DIGEST}) FILTER (WHERE EXISTS ({_MADE})) AS done
-              FROM indexd.chunks
-             WHERE namespace = %(namespace)s
-        )
-        SELECT dimension, embedding_model, embedding_revision, empty, different, done
-          FROM indexd.namespaces
-         CROSS JOIN texts
-         WHERE namespace = %(namespace)s
-           AND documents > 0
-        """,
-        _values(namespace, model),
-    )
-    row = await cursor.fetchone()
-    if row is None:
+    values = _model_values(namespace, model)
+    await connection.execute(DROP_OTHERS, values)
+    found = await rows.first(connection, _Extent, EXTENT, values)
+    if found is None:
         raise NotFound(f"there is no namespace {namespace!r} with documents in it")
-    dimension, name, revision, empty, texts, done = row
-    if empty:
+    if found.empty:
         raise InvalidRequest(
-            f"namespace {namespace!r} holds {empty:,} chunks without a text, "
+            f"namespace {namespace!r} holds {found.empty:,} chunks without a text, "
             "which only those who sent them can embed anew"
         )
-    return Extent(dimension, Model.named(name, revision), texts, done)
+    present = Model.named(found.embedding_model, found.embedding_revision)
+    return Extent(found.dimension, present, found.texts, found.done)
+
+
+MISSING = f"""
+    /* indexd:writing.reembed.missing */
+    SELECT doc_id, ordinal, text, {_DIGEST} AS digest
+      FROM indexd.chunks
+     WHERE namespace = %(namespace)s
+       AND (doc_id, ordinal) > (%(doc_id)s, %(ordinal)s)
+       AND NOT {_HAS_NEW_VECTOR}
+     ORDER BY doc_id, ordinal
+     LIMIT %(limit)s
+"""
 
 
 async def missing(
     connection: Connection, namespace: str, after: tuple[str, int], limit: int
 ) -> list[Text]:
     """The next chunks in key order whose text has no new vector; `after` is doc_id, ordinal."""
-    cursor = await connection.execute(
-        f"""
-        SELECT doc_id, ordinal, text, {_DIGEST}
-          FROM indexd.chunks
-         WHERE namespace = %(namespace)s
-           AND (doc_id, ordinal) > (%(doc_id)s, %(ordinal)s)
-           AND NOT EXISTS ({_MADE})
-         ORDER BY doc_id, ordinal
-         LIMIT %(limit)s
-        """,
-        {"namespace": namespace, "doc_id": after[0], "ordinal": after[1], "limit": limit},
+    doc_id, ordinal = after
+    return await rows.every(
+        connection,
+        Text,
+        MISSING,
+        {"namespace": namespace, "doc_id": doc_id, "ordinal": ordinal, "limit": limit},
     )
-    return [Text(*row) for row in await cursor.fetchall()]
+
+
+KEEP = """
+    /* indexd:writing.reembed.keep */
+    INSERT INTO indexd.reembedded (
+        namespace, text_digest, embedding, embedding_model, embedding_revision
+    )
+    SELECT %(namespace)s, made.*, %(model)s, %(revision)s
+      FROM unnest(%(digests)s::bytea[], %(vectors)s::vector[]) AS made
+    ON CONFLICT (namespace, text_digest) DO NOTHING
+"""
 
 
 async def keep(
-    connection: Connection, namespace: str, model: Model, made: dict[bytes, Embedding]
+    connection: Connection, namespace: str, model: Model, made: Mapping[bytes, Embedding]
 ) -> None:
-    """Keep new vectors, by the digest of their text, until they are put in place."""
+    """Store new vectors, by the digest of their text, until they are put in place."""
     await connection.execute(
-        """
-        INSERT INTO indexd.reembedded (
-            namespace, text_digest, embedding, embedding_model, embedding_revision
-        )
-        SELECT %(namespace)s, made.*, %(model)s, %(revision)s
-          FROM unnest(%(digests)s::bytea[], %(vectors)s::vector[]) AS made
-        ON CONFLICT (namespace, text_digest) DO NOTHING
-        """,
-        _values(namespace, model) | {"digests": list(made), "vectors": list(made.values())},
+        KEEP,
+        _model_values(namespace, model) | {"digests": list(made), "vectors": list(made.values())},
     )
+
+
+PUT_IN_PLACE = f"""
+    /* indexd:writing.reembed.put_in_place */
+    UPDATE indexd.chunks
+       SET embedding = reembedded.embedding
+      FROM indexd.reembedded
+     WHERE chunks.namespace = %(namespace)s
+       AND reembedded.namespace = %(namespace)s
+       AND reembedded.text_digest = {_DIGEST}
+"""
+
+CHANGE_SPACE = """
+    /* indexd:writing.reembed.change_space */
+    UPDATE indexd.namespaces
+       SET dimension          = %(dimension)s,
+           embedding_model    = %(model)s,
+           embedding_revision = %(revision)s
+     WHERE namespace = %(namespace)s
+"""
+
+CLEAR = """
+    /* indexd:writing.reembed.clear */
+    DELETE FROM indexd.reembedded
+     WHERE namespace = %(namespace)s
+"""
 
 
 async def put_in_place(connection: Connection, namespace: str, model: Model, dimension: int) -> int:
-    """Give all chunks their new vectors at once, and say how many.
+    """Give all chunks of a namespace their new vectors; returns the number of chunks.
 
-    The caller shut out writers and saw to it that nothing is missing. Readers see all old, then
-    all new.
+    Atomic in the caller's transaction: a reader sees all old vectors, then all new ones. Locks: the
+    caller has called `vector_space.shut_out_writers` before, and has looked in the same transaction
+    that no text is without a new vector; then the rows of all chunks are locked. A deletion that
+    holds a document and waits for the namespace makes PostgreSQL raise DeadlockDetected.
     """
-    values = _values(namespace, model) | {"dimension": dimension}
-    cursor = await connection.execute(
-        f"""
-        UPDATE indexd.chunks
-           SET embedding = reembedded.embedding
-          FROM indexd.reembedded
-         WHERE chunks.namespace = %(namespace)s
-           AND reembedded.namespace = %(namespace)s
-           AND reembedded.text_digest = {_DIGEST}
-        """,
-        values,
-    )
-    await connection.execute(
-        """
-        UPDATE indexd.namespaces
-           SET dimension          = %(dimension)s,
-               embedding_model    = %(model)s,
-               embedding_revision = %(revision)s
-         WHERE namespace = %(namespace)s
-        """,
-        values,
-    )
-    await connection.execute(
-        "DELETE FROM indexd.reembedded WHERE namespace = %(namespace)s", values
-    )
-    return cursor.rowcount
+    values = _model_values(namespace, model) | {"dimension": dimension}
+    changed = await connection.execute(PUT_IN_PLACE, values)
+    await connection.execute(CHANGE_SPACE, values)
+    await connection.execute(CLEAR, values)
+    return changed.rowcount
 
 
-def _values(namespace: str, model: Model) -> dict[str, Any]:
+def _model_values(namespace: str, model: Model) -> dict[str, Any]:
     return {"namespace": namespace, "model": model.name, "revision": model.revision}
 
 
 def last_key(texts: Sequence[Text]) -> tuple[str, int]:
-    """Where the next `missing` goes on."""
+    """The key that the next call of `missing` begins after."""
     return texts[-1].doc_id, texts[-1].ordinal

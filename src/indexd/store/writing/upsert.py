@@ -1,6 +1,6 @@
-"""Taking documents in: each whole or not at all, and not again what is there already.
+"""Storing documents: each as a whole or not at all, and only if its content changed.
 
-What the namespace's retention takes leaves in the same transaction.
+The documents that the namespace's retention removes leave in the same transaction.
 """
 
 import itertools
@@ -16,31 +16,34 @@ from indexd.db.pool import Connection
 from indexd.errors import DimensionMismatch, ModelMismatch
 from indexd.store.documents import Document
 from indexd.store.forgetting import retention
-from indexd.store.forgetting.deletion import Departure
-from indexd.store.writing import versions
-from indexd.store.writing.vector_space import Binding, bind
-from indexd.store.writing.versions import Space, Stored, Version
+from indexd.store.forgetting.deletion import Deletion
+from indexd.store.forgetting.retention import NamespaceUnderPolicy
+from indexd.store.writing import chunk_rows, document_rows, namespace_rows
+from indexd.store.writing.document_rows import DocumentRow, StoredRow
+from indexd.store.writing.namespace_rows import ClaimedNamespace
+from indexd.store.writing.vector_space import VectorSpace, settle
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What became of one document; with `refused` nothing did."""
+    """The outcome for one document; where `refused` is given, nothing was changed."""
 
     chunks: int
     unchanged: bool = False
     refused: DimensionMismatch | ModelMismatch | None = None
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """What became of the documents, in their order, and what left to make room for them."""
+class Upserted(msgspec.Struct, frozen=True):
+    """The outcome for each document, in their order, and what retention deleted."""
 
     written: list[Written]
-    departures: list[Departure]
+    deletions: list[Deletion]
 
 
-async def upsert(connection: Connection, document: Document, *, at: datetime) -> Outcome:
-    """Replace one document as a whole.
+async def upsert(connection: Connection, document: Document, *, at: datetime) -> Upserted:
+    """Replace one document as a whole, in the caller's transaction.
 
-    Raises DimensionMismatch or ModelMismatch and changes nothing then.
+    Atomic, and with the locks of `upsert_many`. Raises DimensionMismatch or ModelMismatch, and
+    changes nothing then, and WritesPaused.
     """
     outcome = await upsert_many(connection, [document], at=at)
     if outcome.written[0].refused:
@@ -50,148 +53,172 @@ async def upsert(connection: Connection, document: Document, *, at: datetime) ->
 
 async def upsert_many(
     connection: Connection, documents: Sequence[Document], *, at: datetime
-) -> Outcome:
+) -> Upserted:
     """Replace documents, each as a whole, in the caller's transaction.
 
     No two may have the same namespace and doc_id. Those of a wrong dimension or model are refused,
-    the others written. The outcome is that of writing them one by one: a document may be evicted by
-    those after it, never by itself.
+    the others are written. The outcome is that of writing them one by one: retention may remove a
+    document in favour of those after it, never in favour of itself.
+
+    Atomic: all of it, with what retention removes. Locks: the namespaces come by name, and in each
+    the order is
+
+        the namespace's row     shared with other writers; alone where the policy has max_items, or
+                                where the namespace gets its vector space
+        the documents' rows     by doc_id, of those that exist and those that are inserted
+        the namespace's row     to change its counters: last, so that writers wait for one another
+                                only while they commit
+        retention's documents   as `retention.enforce` says
+
+    Raises WritesPaused; the caller's transaction must end with it.
     """
     members = [
-        Version(place, document, document.digest(), document.ingested_at or at)
+        DocumentRow(place, document, document.digest(), document.ingested_at or at)
         for place, document in enumerate(documents)
     ]
     # Every transaction takes its locks in the same order.
-    members.sort(key=lambda version: (version.document.namespace, version.doc_id))
+    members.sort(key=lambda row: (row.document.namespace, row.doc_id))
     written: dict[int, Written] = {}
-    departures: list[Departure] = []
+    deletions: list[Deletion] = []
     for namespace, group in itertools.groupby(members, key=attrgetter("document.namespace")):
         outcomes, gone = await _upsert_into(connection, namespace, list(group), at=at)
         written |= outcomes
-        departures += gone
-    return Outcome([written[place] for place in range(len(documents))], departures)
+        deletions += gone
+    return Upserted([written[place] for place in range(len(documents))], deletions)
 
 
 async def _upsert_into(
-    connection: Connection, namespace: str, members: Sequence[Version], *, at: datetime
-) -> tuple[dict[int, Written], list[Departure]]:
+    connection: Connection, namespace: str, members: Sequence[DocumentRow], *, at: datetime
+) -> tuple[dict[int, Written], list[Deletion]]:
     """Write one namespace's documents, sorted by doc_id; outcomes by their place."""
-    # Where nothing binds the namespace yet, the first line does, and the first that names a model.
-    bindings = [
-        Binding(version.document.dimension, version.document.model)
-        for version in sorted(members, key=attrgetter("place"))
-    ]
-    dimension = bindings[0].dimension
-    bindings.sort(key=lambda binding: (binding.dimension != dimension, binding.model is None))
-    binding = bindings[0]
-    while True:
-        fitting = [version for version in members if binding.takes(version.document)]
-        space = await versions.claim(connection, namespace, binding, fitting, at=at)
-        if space is not None:
-            break
-        binding = await bind(connection, namespace, binding, at=at)
-        if binding.model is None:
-            same = (other for other in bindings if other.dimension == binding.dimension)
-            binding = next(same, binding)
-    if len(fitting) > 1 and await _order_counts(connection, namespace, space, fitting, at=at):
+    space, fitting, claimed = await _claim(connection, namespace, members, at=at)
+    if len(fitting) > 1 and await _order_matters(connection, namespace, claimed, fitting, at=at):
         return await _one_by_one(connection, namespace, members, at=at)
 
-    changed = [v for v in fitting if not v.is_stored_as(space.seen.get(v.doc_id))]
-    replaced: dict[str, Stored] = {}
+    changed = [row for row in fitting if not row.is_stored_as(claimed.stored.get(row.doc_id))]
+    replaced: dict[str, StoredRow] = {}
     if changed:
-        changed, replaced = await _write(connection, namespace, changed, space.seen)
-    rewritten = {version.doc_id for version in changed}
+        changed, replaced = await _write(connection, namespace, changed, claimed.stored)
+    rewritten = {row.doc_id for row in changed}
     outcomes = {
-        version.place: Written(0, refused=_refusal(version.document, binding))
-        if not binding.takes(version.document)
-        else Written(len(version.document.chunks), unchanged=version.doc_id not in rewritten)
-        for version in members
+        row.place: Written(0, refused=_refusal(row.document, space))
+        if not space.accepts(row.document)
+        else Written(len(row.document.chunks), unchanged=row.doc_id not in rewritten)
+        for row in members
     }
-    policy = space.policy
+    policy = claimed.policy
     if not fitting or (policy.max_items is None and policy.max_age_seconds is None):
         return outcomes, []
-    departures = await retention.take(
+    documents = claimed.documents + len(rewritten - replaced.keys())
+    deletions = await retention.enforce(
         connection,
-        namespace,
-        policy,
-        documents=space.documents + len(rewritten - replaced.keys()),
-        at=at,
+        NamespaceUnderPolicy(namespace, policy, documents, at),
         protected=[max(fitting, key=attrgetter("place")).doc_id],
     )
-    return outcomes, departures
+    return outcomes, deletions
+
+
+async def _claim(
+    connection: Connection, namespace: str, members: Sequence[DocumentRow], *, at: datetime
+) -> tuple[VectorSpace, list[DocumentRow], ClaimedNamespace]:
+    """Lock the namespace; returns its vector space, and the documents that it accepts."""
+    # A namespace without a vector space gets that of the first document that was sent, and the
+    # first model that is named with its dimension.
+    sent = [
+        VectorSpace(row.document.dimension, row.document.model)
+        for row in sorted(members, key=attrgetter("place"))
+    ]
+    dimension = sent[0].dimension
+    sent.sort(key=lambda one: (one.dimension != dimension, one.model is None))
+    space = sent[0]
+    while True:
+        fitting = [row for row in members if space.accepts(row.document)]
+        claimed = await namespace_rows.claim(
+            connection, namespace, space, [row.doc_id for row in fitting], at=at
+        )
+        if claimed is not None:
+            return space, fitting, claimed
+        space = await settle(connection, namespace, space, at=at)
+        if space.model is None:
+            same = (other for other in sent if other.dimension == space.dimension)
+            space = next(same, space)
 
 
 async def _write(
-    connection: Connection, namespace: str, changed: list[Version], seen: dict[str, Stored]
-) -> tuple[list[Version], dict[str, Stored]]:
-    """Write what changed, and the namespace's counts last: what was rewritten, and replaced what.
+    connection: Connection,
+    namespace: str,
+    changed: list[DocumentRow],
+    seen: dict[str, StoredRow],
+) -> tuple[list[DocumentRow], dict[str, StoredRow]]:
+    """Write changed documents, and the namespace's counters last.
 
-    Last, so that writers wait for one another only while they commit.
+    Returns those that were written after all, and the rows that they replaced.
     """
-    alone = len(changed) == 1 and changed[0].doc_id not in seen and versions.is_small(changed[0])
-    if alone and await versions.insert_whole(connection, changed[0]):
+    [first, *others] = changed
+    alone = not others and first.doc_id not in seen and chunk_rows.is_small(first)
+    if alone and await chunk_rows.insert_whole(connection, first):
         return changed, {}
-    replaced = await versions.lock_or_insert(connection, namespace, changed, seen)
-    changed = [v for v in changed if not v.is_stored_as(replaced.get(v.doc_id))]
+    replaced = await document_rows.lock_or_insert(connection, namespace, changed, seen)
+    changed = [row for row in changed if not row.is_stored_as(replaced.get(row.doc_id))]
     if not changed:
         return [], replaced
-    again = [v for v in changed if v.doc_id in replaced]
-    new = [v.doc_id for v in changed if v.doc_id not in replaced]
+    again = [row for row in changed if row.doc_id in replaced]
+    new = [row.doc_id for row in changed if row.doc_id not in replaced]
     if again:
-        await versions.make_room(connection, namespace, again)
-    orphans = await versions.clear_orphans(connection, namespace, new) if new else {}
-    await versions.write_chunks(connection, namespace, changed)
-    removed = sum(replaced[v.doc_id].chunk_count for v in again) + sum(orphans.values())
-    await versions.grow(
+        await document_rows.replace_rows(connection, namespace, again)
+    orphans = await chunk_rows.clear_orphans(connection, namespace, new) if new else {}
+    await chunk_rows.write_chunks(connection, namespace, changed)
+    removed = sum(replaced[row.doc_id].chunk_count for row in again) + sum(orphans.values())
+    await namespace_rows.add_counts(
         connection,
         namespace,
         # A document whose row was deleted by hand is counted still.
         documents=len(new) - len(orphans),
-        chunks=sum(len(v.document.chunks) for v in changed) - removed,
-        replaced=removed,
+        chunks=sum(len(row.document.chunks) for row in changed) - removed,
+        removed=removed,
     )
     return changed, replaced
 
 
-async def _order_counts(
+async def _order_matters(
     connection: Connection,
     namespace: str,
-    space: Space,
-    fitting: Sequence[Version],
+    claimed: ClaimedNamespace,
+    fitting: Sequence[DocumentRow],
     *,
     at: datetime,
 ) -> bool:
-    """Whether writing these at once could end otherwise than one by one.
+    """Whether writing these at once could end otherwise than writing them one by one.
 
-    Only where one that is there already may be evicted before its own turn comes.
+    Only where retention may remove one that exists already before its own turn comes.
     """
-    policy, known = space.policy, len(space.seen)
+    policy, known = claimed.policy, len(claimed.stored)
     if not known:
         return False
-    if policy.max_items is not None and space.documents + len(fitting) - known > policy.max_items:
+    if policy.max_items is not None and claimed.documents + len(fitting) - known > policy.max_items:
         return True
     if policy.max_age_seconds is None:
         return False
     limit = before(at, policy.max_age_seconds)
-    return any(version.ingested_at < limit for version in fitting) or await versions.any_older(
+    return any(row.ingested_at < limit for row in fitting) or await document_rows.any_older(
         connection, namespace, limit
     )
 
 
 async def _one_by_one(
-    connection: Connection, namespace: str, members: Sequence[Version], *, at: datetime
-) -> tuple[dict[int, Written], list[Departure]]:
+    connection: Connection, namespace: str, members: Sequence[DocumentRow], *, at: datetime
+) -> tuple[dict[int, Written], list[Deletion]]:
     written: dict[int, Written] = {}
-    departures: list[Departure] = []
-    for version in sorted(members, key=attrgetter("place")):
-        outcomes, gone = await _upsert_into(connection, namespace, [version], at=at)
+    deletions: list[Deletion] = []
+    for row in sorted(members, key=attrgetter("place")):
+        outcomes, gone = await _upsert_into(connection, namespace, [row], at=at)
         written |= outcomes
-        departures += gone
-    return written, departures
+        deletions += gone
+    return written, deletions
 
 
-def _refusal(document: Document, binding: Binding) -> DimensionMismatch | ModelMismatch:
+def _refusal(document: Document, space: VectorSpace) -> DimensionMismatch | ModelMismatch:
     where = f"chunk {document.chunks[0].chunk_id!r}"
-    if binding.model and document.model and not binding.model.agrees_with(document.model):
-        return vectors.other_model(where, document.namespace, binding.model, document.model)
-    return vectors.mismatch(where, binding.dimension, document.dimension)
+    if space.model and document.model and not space.model.agrees_with(document.model):
+        return vectors.other_model(where, document.namespace, space.model, document.model)
+    return vectors.mismatch(where, space.dimension, document.dimension)

@@ -1,4 +1,4 @@
-"""What the vectors of a namespace have in common: their dimension, and the model they come from."""
+"""The vector space of a namespace: the dimension of its vectors, and the model that made them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,23 +8,26 @@ import msgspec
 
 from indexd.db.pool import Connection
 from indexd.errors import WritesPaused
+from indexd.store import rows
 from indexd.store.documents import Document
 from indexd.vectors import Model
 
 
-class Binding(msgspec.Struct, frozen=True):
-    """What the vectors of a namespace have in common."""
+class VectorSpace(msgspec.Struct, frozen=True):
+    """What all vectors of a namespace have in common; `model` None where nobody named it."""
 
     dimension: int
     model: Model | None
 
-    def takes(self, document: Document) -> bool:
+    def accepts(self, document: Document) -> bool:
+        """Whether the document's vectors can be compared with those of this space."""
         return self.dimension == document.dimension and (
             self.model is None or self.model.agrees_with(document.model)
         )
 
     @property
     def parameters(self) -> dict[str, Any]:
+        """The values that the statements name."""
         return {
             "dimension": self.dimension,
             "model": self.model and self.model.name,
@@ -32,97 +35,137 @@ class Binding(msgspec.Struct, frozen=True):
         }
 
 
-IS_BOUND = """(
-                   dimension = %(dimension)s
+HAS_SPACE = """(
+               dimension = %(dimension)s
                AND CASE
-                   WHEN %(model)s::text IS NULL
-                   THEN documents > 0 OR embedding_model IS NULL
-                   ELSE embedding_model = %(model)s
-                    AND (%(revision)s::text IS NULL OR embedding_revision = %(revision)s)
+                       WHEN %(model)s::text IS NULL
+                       THEN documents > 0 OR embedding_model IS NULL
+                       ELSE embedding_model = %(model)s
+                        AND (%(revision)s::text IS NULL OR embedding_revision = %(revision)s)
                    END
-               )"""
-"""A namespace may be written to under a Binding; one without documents must have that very one."""
+           )"""
+"""SQL: documents of a VectorSpace may be written to the namespace; one without documents must have
+that very space.
+"""
 
 IS_OPEN = "(writes_paused_until IS NULL OR writes_paused_until <= %(at)s)"
-"""No pause holds writers off."""
+"""SQL: the namespace's writes are not paused."""
 
 
-async def bind(
-    connection: Connection, namespace: str, binding: Binding, *, at: datetime
-) -> Binding:
-    """What the namespace is bound to.
+class _SpaceRow(msgspec.Struct, frozen=True):
+    namespace: str
+    dimension: int
+    embedding_model: str | None
+    embedding_revision: str | None
 
-    One that is new or empty takes what is asked for, and one whose model nobody named yet takes
-    the model. Raises WritesPaused.
+    @property
+    def space(self) -> VectorSpace:
+        return VectorSpace(
+            self.dimension, Model.named(self.embedding_model, self.embedding_revision)
+        )
+
+
+class _NamespaceRow(_SpaceRow, frozen=True):
+    documents: int
+    is_open: bool
+
+
+CREATE = """
+    /* indexd:writing.vector_space.create */
+    INSERT INTO indexd.namespaces (
+        namespace, dimension, embedding_model, embedding_revision, created_at
+    )
+    VALUES (%(namespace)s, %(dimension)s, %(model)s, %(revision)s, %(at)s)
+    ON CONFLICT (namespace) DO NOTHING
+"""
+
+LOOK = f"""
+    /* indexd:writing.vector_space.look */
+    SELECT namespace, dimension, embedding_model, embedding_revision, documents,
+           {IS_OPEN} AS is_open
+      FROM indexd.namespaces
+     WHERE namespace = %(namespace)s
+"""
+
+CHANGE_EMPTY = """
+    /* indexd:writing.vector_space.change_empty */
+    UPDATE indexd.namespaces
+       SET dimension          = %(dimension)s,
+           embedding_model    = %(model)s,
+           embedding_revision = %(revision)s
+     WHERE namespace = %(namespace)s
+       AND documents = 0
+"""
+
+NAME_MODEL = """
+    /* indexd:writing.vector_space.name_model */
+    UPDATE indexd.namespaces
+       SET embedding_model    = %(model)s,
+           embedding_revision = %(revision)s
+     WHERE namespace = %(namespace)s
+       AND dimension = %(dimension)s
+       AND %(model)s::text IS NOT NULL
+       AND (embedding_model IS NULL OR embedding_model = %(model)s)
+       AND embedding_revision IS NULL
+"""
+
+
+async def settle(
+    connection: Connection, namespace: str, wanted: VectorSpace, *, at: datetime
+) -> VectorSpace:
+    """The vector space of a namespace, which becomes the one that is wanted where it may.
+
+    A namespace that is new or empty takes the wanted space, and one whose model nobody named yet
+    takes the wanted model. Both lock the namespace's row, until the end of the transaction, against
+    all other writers. A namespace that holds documents of another space keeps it, and nothing is
+    locked. Raises WritesPaused.
     """
-    parameters = {"namespace": namespace, "at": at, **binding.parameters}
-    cursor = await connection.execute(
-        """
-        INSERT INTO indexd.namespaces (
-            namespace, dimension, embedding_model, embedding_revision, created_at
-        )
-        VALUES (%(namespace)s, %(dimension)s, %(model)s, %(revision)s, %(at)s)
-        ON CONFLICT (namespace) DO NOTHING
-        """,
-        parameters,
-    )
-    if cursor.rowcount:
-        return binding
-    cursor = await connection.execute(
-        f"""
-        SELECT dimension, embedding_model, embedding_revision, documents, {IS_OPEN}
-          FROM indexd.namespaces
-         WHERE namespace = %(namespace)s
-        """,
-        parameters,
-    )
-    row = await cursor.fetchone() or (0, None, None, 0, True)
-    dimension, name, revision, documents, is_open = row
-    if not is_open:
-        raise WritesPaused(
-            f"namespace {namespace!r} takes no writes while its vectors are made anew; "
-            "try again shortly"
-        )
-    found = Binding(dimension, Model.named(name, revision))
-    agrees = found.model is None or found.model.agrees_with(binding.model)
-    if documents and not (found.dimension == binding.dimension and agrees):
-        return found
-    # It looks empty, or its model unnamed. Once no other writer holds it, see again, in a
-    # statement of its own.
+    parameters = {"namespace": namespace, "at": at, **wanted.parameters}
+    created = await connection.execute(CREATE, parameters)
+    if created.rowcount:
+        return wanted
+    row = await rows.first(connection, _NamespaceRow, LOOK, parameters)
+    if row is not None:
+        if not row.is_open:
+            raise WritesPaused(
+                f"namespace {namespace!r} takes no writes while its vectors are made anew; "
+                "try again shortly"
+            )
+        present = row.space
+        agrees = present.model is None or present.model.agrees_with(wanted.model)
+        if row.documents and not (present.dimension == wanted.dimension and agrees):
+            return present
+    # The namespace looks empty, or its model unnamed. Another writer may be changing that: lock it
+    # and look again, in statements of their own.
     await shut_out_writers(connection, namespace)
-    await connection.execute(
-        """
-        UPDATE indexd.namespaces
-           SET dimension          = %(dimension)s,
-               embedding_model    = %(model)s,
-               embedding_revision = %(revision)s
-         WHERE namespace = %(namespace)s
-           AND documents = 0
-        """,
-        parameters,
-    )
-    await connection.execute(
-        """
-        UPDATE indexd.namespaces
-           SET embedding_model    = %(model)s,
-               embedding_revision = %(revision)s
-         WHERE namespace = %(namespace)s
-           AND dimension = %(dimension)s
-           AND %(model)s::text IS NOT NULL
-           AND (embedding_model IS NULL OR embedding_model = %(model)s)
-           AND embedding_revision IS NULL
-        """,
-        parameters,
-    )
-    return binding
+    await connection.execute(CHANGE_EMPTY, parameters)
+    await connection.execute(NAME_MODEL, parameters)
+    return wanted
+
+
+SHUT_OUT_WRITERS = """
+    /* indexd:writing.vector_space.shut_out_writers */
+    SELECT
+      FROM indexd.namespaces
+     WHERE namespace = %(namespace)s
+       FOR UPDATE
+"""
 
 
 async def shut_out_writers(connection: Connection, namespace: str) -> None:
-    """Until the end of the transaction; waits for those that are at it."""
-    await connection.execute(
-        "SELECT FROM indexd.namespaces WHERE namespace = %(namespace)s FOR UPDATE",
-        {"namespace": namespace},
-    )
+    """Lock the namespace's row against all writers, until the end of the transaction.
+
+    Waits until those that are writing have ended their transactions.
+    """
+    await connection.execute(SHUT_OUT_WRITERS, {"namespace": namespace})
+
+
+PAUSE = """
+    /* indexd:writing.vector_space.pause */
+    UPDATE indexd.namespaces
+       SET writes_paused_until = %(until)s
+     WHERE namespace = %(namespace)s
+"""
 
 
 async def pause(connection: Connection, namespace: str, *, until: datetime | None) -> None:
@@ -132,28 +175,21 @@ async def pause(connection: Connection, namespace: str, *, until: datetime | Non
     """
     async with connection.transaction():
         await shut_out_writers(connection, namespace)
-        await connection.execute(
-            """
-            UPDATE indexd.namespaces
-               SET writes_paused_until = %(until)s
-             WHERE namespace = %(namespace)s
-            """,
-            {"namespace": namespace, "until": until},
-        )
+        await connection.execute(PAUSE, {"namespace": namespace, "until": until})
 
 
-async def bound(connection: Connection, namespaces: Sequence[str]) -> dict[str, Binding]:
-    """Of each namespace that holds documents."""
-    cursor = await connection.execute(
-        """
-        SELECT namespace, dimension, embedding_model, embedding_revision
-          FROM indexd.namespaces
-         WHERE namespace = ANY(%(namespaces)s)
-           AND documents > 0
-        """,
-        {"namespaces": list(namespaces)},
-    )
-    return {
-        namespace: Binding(dimension, Model.named(name, revision))
-        for namespace, dimension, name, revision in await cursor.fetchall()
-    }
+SPACES = """
+    /* indexd:writing.vector_space.spaces */
+    SELECT namespace, dimension, embedding_model, embedding_revision
+      FROM indexd.namespaces
+     WHERE namespace = ANY(%(namespaces)s)
+       AND documents > 0
+"""
+
+
+async def vector_spaces(
+    connection: Connection, namespaces: Sequence[str]
+) -> dict[str, VectorSpace]:
+    """The vector space of each of the namespaces that holds documents."""
+    found = await rows.every(connection, _SpaceRow, SPACES, {"namespaces": list(namespaces)})
+    return {one.namespace: one.space for one in found}

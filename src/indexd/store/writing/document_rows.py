@@ -1,0 +1,225 @@
+"""The rows of documents: looked up, locked, inserted, replaced."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from indexd.db.pool import Connection
+from indexd.store import rows
+from indexd.store.documents import Document, SourceRef
+
+
+class StoredRow(msgspec.Struct, frozen=True):
+    """What the row of a stored document tells about its version."""
+
+    doc_id: str
+    digest: bytes
+    ingested_at: datetime
+    chunk_count: int
+
+
+class DocumentRow(msgspec.Struct, frozen=True):
+    """A document as it is to be stored; `place` is its place among those of one request."""
+
+    place: int
+    document: Document
+    digest: bytes
+    ingested_at: datetime
+
+    @property
+    def doc_id(self) -> str:
+        return self.document.doc_id
+
+    def is_stored_as(self, stored: StoredRow | None) -> bool:
+        """Whether nothing would change: same content, and no other ingested_at was sent."""
+        return (
+            stored is not None
+            and stored.digest == self.digest
+            and self.document.ingested_at in (None, stored.ingested_at)
+        )
+
+
+LOOK_UP = """
+    /* indexd:writing.upsert.look_up */
+    SELECT doc_id, digest, ingested_at, chunk_count
+      FROM indexd.documents
+     WHERE namespace = %(namespace)s
+       AND doc_id = ANY(%(doc_ids)s)
+     ORDER BY doc_id
+"""
+
+LOCK = """
+    /* indexd:writing.upsert.lock */
+    SELECT doc_id, digest, ingested_at, chunk_count
+      FROM indexd.documents
+     WHERE namespace = %(namespace)s
+       AND doc_id = ANY(%(doc_ids)s)
+     ORDER BY doc_id
+       FOR UPDATE
+"""
+
+
+async def look_up(
+    connection: Connection, namespace: str, doc_ids: Sequence[str]
+) -> dict[str, StoredRow]:
+    """Those of the documents that exist, by doc_id; nothing is locked."""
+    return await _stored(connection, LOOK_UP, namespace, doc_ids)
+
+
+async def _stored(
+    connection: Connection, statement: str, namespace: str, doc_ids: Sequence[str]
+) -> dict[str, StoredRow]:
+    found = await rows.every(
+        connection, StoredRow, statement, {"namespace": namespace, "doc_ids": list(doc_ids)}
+    )
+    return {one.doc_id: one for one in found}
+
+
+async def lock_or_insert(
+    connection: Connection,
+    namespace: str,
+    documents: Sequence[DocumentRow],
+    seen: dict[str, StoredRow],
+) -> dict[str, StoredRow]:
+    """Lock the row of every document; one that has none gets a new row, which locks it, too.
+
+    Returns the rows that existed. `seen` are those that an earlier statement found: since then
+    another writer may have deleted one, or inserted one that was missing.
+    """
+    replaced: dict[str, StoredRow] = {}
+    missing = [one for one in documents if one.doc_id not in seen]
+    known = [one for one in documents if one.doc_id in seen]
+    while known or missing:
+        if known:
+            locked = await _stored(connection, LOCK, namespace, [one.doc_id for one in known])
+            replaced |= locked
+            missing += [one for one in known if one.doc_id not in locked]
+        if not missing:
+            break
+        missing.sort(key=attrgetter("doc_id"))
+        inserted = await _insert(connection, namespace, missing)
+        known = [one for one in missing if one.doc_id not in inserted]
+        missing = []
+    return replaced
+
+
+_SENT = """
+        SELECT doc_id, ingested_at, half_life_seconds, chunk_count, digest,
+               origin, id, "offset", trust_level, injected_by, meta
+          FROM unnest(
+                %(doc_id)s::text[], %(ingested_at)s::timestamptz[], %(half_life_seconds)s::float8[],
+                %(chunk_count)s::int[], %(digest)s::bytea[], %(origin)s::text[], %(id)s::text[],
+                %(offset)s::text[], %(trust_level)s::text[], %(injected_by)s::text[],
+                %(meta)s::jsonb[]
+               ) AS sent (
+                doc_id, ingested_at, half_life_seconds, chunk_count, digest,
+                origin, id, "offset", trust_level, injected_by, meta
+               )"""
+
+
+def _arrays(namespace: str, documents: Sequence[DocumentRow]) -> dict[str, Any]:
+    """The values that _SENT names, and the namespace."""
+    contents = [one.document for one in documents]
+    refs = [msgspec.structs.asdict(d.source_ref) if d.source_ref else {} for d in contents]
+    return {
+        "namespace": namespace,
+        "doc_id": [d.doc_id for d in contents],
+        "ingested_at": [one.ingested_at for one in documents],
+        "half_life_seconds": [d.half_life_seconds for d in contents],
+        "chunk_count": [len(d.chunks) for d in contents],
+        "digest": [one.digest for one in documents],
+        "meta": [msgspec.json.encode(d.meta).decode() for d in contents],
+        **{name: [ref.get(name) for ref in refs] for name in SourceRef.__struct_fields__},
+    }
+
+
+INSERT_INTO = """INSERT INTO indexd.documents (
+            namespace, doc_id, ingested_at, half_life_seconds, chunk_count, digest,
+            source_ref_origin, source_ref_id, source_ref_offset, source_ref_trust_level,
+            source_ref_injected_by, meta
+        )"""
+"""SQL: the beginning of a statement that inserts documents, with the columns it gives."""
+
+INSERT = f"""
+    /* indexd:writing.upsert.insert */
+    {INSERT_INTO}
+    SELECT %(namespace)s, sent.*
+      FROM ({_SENT}
+           ) AS sent
+     ORDER BY doc_id
+    ON CONFLICT (namespace, doc_id) DO NOTHING
+    RETURNING doc_id
+"""
+
+
+async def _insert(
+    connection: Connection, namespace: str, documents: Sequence[DocumentRow]
+) -> set[str]:
+    """Insert those of the documents that do not exist; returns their ids."""
+    return set(await rows.column(connection, INSERT, _arrays(namespace, documents)))
+
+
+DELETE_CHUNKS = """
+    /* indexd:writing.upsert.delete_chunks */
+    DELETE FROM indexd.chunks
+     WHERE namespace = %(namespace)s
+       AND doc_id = ANY(%(doc_id)s)
+"""
+
+DELETE_RELEVANCE = """
+    /* indexd:writing.upsert.delete_relevance */
+    DELETE FROM indexd.relevance
+     WHERE namespace = %(namespace)s
+       AND doc_id = ANY(%(doc_id)s)
+"""
+
+REPLACE = f"""
+    /* indexd:writing.upsert.replace */
+    UPDATE indexd.documents AS document
+       SET ingested_at            = sent.ingested_at,
+           half_life_seconds      = sent.half_life_seconds,
+           chunk_count            = sent.chunk_count,
+           digest                 = sent.digest,
+           source_ref_origin      = sent.origin,
+           source_ref_id          = sent.id,
+           source_ref_offset      = sent."offset",
+           source_ref_trust_level = sent.trust_level,
+           source_ref_injected_by = sent.injected_by,
+           meta                   = sent.meta
+      FROM ({_SENT}
+           ) AS sent
+     WHERE document.namespace = %(namespace)s
+       AND document.doc_id = sent.doc_id
+"""
+
+
+async def replace_rows(
+    connection: Connection, namespace: str, documents: Sequence[DocumentRow]
+) -> None:
+    """Update existing document rows, and delete their chunks and relevance.
+
+    The caller has locked the rows and writes the new chunks. Relevance goes because searches found
+    the old content, which tells nothing of the new one.
+    """
+    parameters = _arrays(namespace, documents)
+    for statement in (DELETE_CHUNKS, DELETE_RELEVANCE, REPLACE):
+        await connection.execute(statement, parameters)
+
+
+ANY_OLDER = """
+    /* indexd:writing.upsert.any_older */
+    SELECT EXISTS (
+            SELECT
+              FROM indexd.documents
+             WHERE namespace = %(namespace)s
+               AND ingested_at < %(limit)s
+           ) AS any_older
+"""
+
+
+async def any_older(connection: Connection, namespace: str, limit: datetime) -> bool:
+    """Whether the namespace has a document with an ingested_at before the limit."""
+    return bool(await rows.value(connection, ANY_OLDER, {"namespace": namespace, "limit": limit}))

@@ -1,0 +1,5 @@
+/* indexd:forgetting.forget.reached */
+SELECT namespace
+  FROM indexd.namespaces
+ WHERE documents > 0
+ ORDER BY namespace

@@ -1,0 +1,24 @@
+/* indexd:forgetting.purge_rank */
+WITH RECURSIVE
+own AS MATERIALIZED (
+    SELECT ingested_at, doc_id, 'retention' AS reason
+      FROM indexd.documents
+     WHERE documents.namespace = %(namespace)s
+       AND documents.doc_id = %(doc_id)s
+),
+-- Documents past their age come first in this order, those in their grace last. So of a
+-- document that may leave, both counts are the same.
+counted AS (
+    SELECT count(*) AS before,
+           count(*) AS leaving_before
+      FROM indexd.documents
+     WHERE namespace = %(namespace)s
+       AND (ingested_at, doc_id)
+         < ((SELECT ingested_at FROM own), (SELECT doc_id FROM own) COLLATE "C")
+)
+SELECT before,
+       leaving_before,
+       own.reason,
+       NOT coalesce(own.ingested_at < %(expires_before)s::timestamptz, false) AND own.ingested_at <= %(graced_after)s AS may_leave
+  FROM own
+ CROSS JOIN counted

@@ -1,0 +1,2 @@
+/* indexd:keys.clock */
+SELECT clock_timestamp() AS at

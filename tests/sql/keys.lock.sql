@@ -1,0 +1,2 @@
+/* indexd:keys.lock */
+LOCK TABLE indexd.api_keys IN SHARE ROW EXCLUSIVE MODE

@@ -1,0 +1,2 @@
+/* indexd:keys.notify */
+SELECT pg_notify(%(channel)s, '')

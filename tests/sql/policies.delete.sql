@@ -1,0 +1,2 @@
+/* indexd:policies.delete */
+DELETE FROM indexd.retention_policies

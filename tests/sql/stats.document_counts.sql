@@ -1,0 +1,4 @@
+/* indexd:stats.document_counts */
+SELECT namespace, documents
+  FROM indexd.namespaces
+ WHERE documents > 0

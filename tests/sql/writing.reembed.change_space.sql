@@ -1,0 +1,6 @@
+/* indexd:writing.reembed.change_space */
+UPDATE indexd.namespaces
+   SET dimension          = %(dimension)s,
+       embedding_model    = %(model)s,
+       embedding_revision = %(revision)s
+ WHERE namespace = %(namespace)s

@@ -1,0 +1,3 @@
+/* indexd:writing.reembed.clear */
+DELETE FROM indexd.reembedded
+ WHERE namespace = %(namespace)s

@@ -1,0 +1,69 @@
+/* indexd:writing.upsert.insert_whole */
+WITH document AS (
+    INSERT INTO indexd.documents (
+        namespace, doc_id, ingested_at, half_life_seconds, chunk_count, digest,
+        source_ref_origin, source_ref_id, source_ref_offset, source_ref_trust_level,
+        source_ref_injected_by, meta
+    )
+    VALUES (
+        %(namespace)s, %(doc_id)s, %(ingested_at)s, %(half_life_seconds)s, %(chunk_count)s,
+        %(digest)s, %(origin)s, %(id)s, %(offset)s, %(trust_level)s, %(injected_by)s, %(meta)s
+    )
+    ON CONFLICT (namespace, doc_id) DO NOTHING
+    RETURNING doc_id
+),
+-- Rows of a new document that exist already are orphans: somebody deleted its row by hand.
+orphaned_relevance AS (
+    DELETE FROM indexd.relevance
+     WHERE namespace = %(namespace)s
+       AND doc_id = %(doc_id)s
+       AND EXISTS (SELECT 1 FROM document)
+),
+orphaned_chunks AS (
+    DELETE FROM indexd.chunks
+     WHERE namespace = %(namespace)s
+       AND doc_id = %(doc_id)s
+       AND EXISTS (SELECT 1 FROM document)
+    RETURNING doc_id
+),
+orphans AS MATERIALIZED (
+    SELECT count(*) AS chunks FROM orphaned_chunks
+),
+chunks AS (
+    INSERT INTO indexd.chunks (
+        namespace, doc_id, ingested_at, half_life_seconds, source_ref_origin,
+        ordinal, embedding, chunk_id, source_path, tags, meta, text
+    )
+    SELECT %(namespace)s::text, %(doc_id)s::text, %(ingested_at)s::timestamptz,
+           %(half_life_seconds)s::float8, %(origin)s::text, sent.*
+      FROM (
+            VALUES (
+                %(ordinal_0)s::int4,
+                %(embedding_0)s::vector,
+                %(chunk_id_0)s::text,
+                %(source_path_0)s::text,
+                %(tags_0)s::text[],
+                %(meta_0)s::jsonb,
+                %(text_0)s::text
+            ), (
+                %(ordinal_1)s::int4,
+                %(embedding_1)s::vector,
+                %(chunk_id_1)s::text,
+                %(source_path_1)s::text,
+                %(tags_1)s::text[],
+                %(meta_1)s::jsonb,
+                %(text_1)s::text
+            )
+           ) AS sent
+     WHERE EXISTS (SELECT 1 FROM document)
+       -- This waits until the orphans, whose keys may be the same, are deleted.
+       AND (SELECT chunks FROM orphans) >= 0
+)
+UPDATE indexd.namespaces
+   -- A document whose row was deleted by hand is counted still.
+   SET documents      = documents + CASE WHEN orphans.chunks > 0 THEN 0 ELSE 1 END,
+       chunks         = namespaces.chunks + %(chunk_count)s - orphans.chunks,
+       chunks_removed = chunks_removed + orphans.chunks
+  FROM orphans
+ WHERE namespace = %(namespace)s
+   AND EXISTS (SELECT 1 FROM document)

@@ -1,0 +1,7 @@
+/* indexd:writing.upsert.lock */
+SELECT doc_id, digest, ingested_at, chunk_count
+  FROM indexd.documents
+ WHERE namespace = %(namespace)s
+   AND doc_id = ANY(%(doc_ids)s)
+ ORDER BY doc_id
+   FOR UPDATE

@@ -1,0 +1,7 @@
+/* indexd:writing.vector_space.change_empty */
+UPDATE indexd.namespaces
+   SET dimension          = %(dimension)s,
+       embedding_model    = %(model)s,
+       embedding_revision = %(revision)s
+ WHERE namespace = %(namespace)s
+   AND documents = 0
