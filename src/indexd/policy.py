@@ -26,13 +26,15 @@ class Semantic(msgspec.Struct, frozen=True):
     """
 
     min_score: Annotated[float, Meta(description="The best similarity it reached lies below this")]
-    min_age_seconds: Annotated[float, Meta(description="It is at least so many seconds old")] = (
+    min_age_seconds: Annotated[float, Meta(description="Least age of the document, in seconds")] = (
         7 * 86400.0
     )
     min_exposures: Annotated[
-        int, Meta(description="It was among the results of at least so many searches")
+        int, Meta(description="Least number of searches that had it among their results")
     ] = 20
-    min_days: Annotated[int, Meta(description="That was on at least so many different days")] = 3
+    min_days: Annotated[
+        int, Meta(description="Least number of different days on which that was")
+    ] = 3
 
 
 class Policy(msgspec.Struct, frozen=True):
