@@ -25,6 +25,7 @@ from indexd import settings as program_settings
 from indexd.api import openapi, problems
 from indexd.app import create_app
 from indexd.cli import commands
+from indexd.cli.settings import table as settings_table
 from indexd.errors import ConfigurationError, IndexdError
 from indexd.settings import Settings
 from indexd.telemetry.metrics import Metrics
@@ -54,11 +55,11 @@ class Group(NamedTuple):
 GROUPS = (
     Group("Address and processes", "", ("bind_addr", "workers", "shutdown")),
     Group("Database", "", ("database", "data_dir", "pool", "statement", "lock")),
-    Group("Access", "", ("auth", "admin", "metrics_public")),
+    Group("Access", "", ("auth", "allowed_hosts", "admin", "metrics_public")),
     Group(
         "Limits and overload",
         "All limits hold per process: with `--workers N` each worker has its own.",
-        ("rate", "queue", "max_", "admission", "overload", "shed"),
+        ("rate", "queue", "max_", "overload", "caller_share", "body_timeout", "min_body"),
     ),
     Group("Latency budget", "", ("budget",)),
     Group("Search and HNSW indexes", "", ("search", "index", "hnsw", "keeper")),
@@ -88,10 +89,15 @@ UNITS = {
     "hnsw_m": "links",
     "index_limit": "indexes",
     "index_threshold": "chunks",
+    "max_bodies": "bodies",
     "max_chunks": "chunks",
     "max_filter_values": "values",
     "max_k": "results",
+    "max_meta_values": "values",
     "max_requests": "requests",
+    "max_tag_segments": "segments",
+    "max_tags": "tags",
+    "min_body_bytes_per_second": "bytes per second",
     "metrics_namespaces": "namespaces",
     "pool_size": "connections",
     "queue_length": "requests",
@@ -104,8 +110,11 @@ UNITS = {
 
 EXAMPLES: Mapping[str, str] = {
     "admin_key_file": "/etc/indexd/admin_key",
+    "allowed_hosts": "memory.example,api:8080",
     "bind_addr": "0.0.0.0:8080",
+    "caller_share": "0.25",
     "data_dir": "/var/lib/indexd",
+    "database_direct_url": "postgresql://indexd@db:5432/indexd",
     "database_password_file": "/run/secrets/database_password",
     "database_url": "postgresql://indexd@db/indexd",
     "embedder_api_key": "sk-...",
@@ -133,6 +142,10 @@ def settings_page() -> str:
             "wins over the file, an option of the command line over both. An empty variable counts "
             "as not set; an unknown name is refused.",
         ),
+        "<!-- settings -->",
+        *settings_table(),
+        "<!-- end of settings -->",
+        "",
     ]
     for group, names in _grouped(rows):
         lines += [f"## {group.title}", "", *([group.about, ""] if group.about else [])]
@@ -242,7 +255,8 @@ COMMANDS: Mapping[str, str] = {
     "backup": "indexd backup memory.backup",
     "db check": "indexd db check --database-url postgresql://indexd@db/indexd",
     "db current": "indexd db current",
-    "db downgrade": "indexd db downgrade 0013",
+    "db downgrade": "indexd db downgrade 0014",
+    "db grant": "indexd db grant indexd_service",
     "db sql": "indexd db sql > migrations.sql",
     "db upgrade": "indexd db upgrade --database-url postgresql://indexd@db/indexd",
     "doctor": "indexd doctor",
@@ -260,6 +274,7 @@ COMMANDS: Mapping[str, str] = {
     "push": "indexd push embeddings.parquet --namespace chronik",
     "reembed": "indexd reembed notes --dry-run",
     "restore": "indexd restore memory.backup --replace",
+    "search": "indexd search 'encrypted backups' --namespace notes --explain",
     "serve": "indexd serve --port 8080 --workers 2",
     "settings": "indexd settings",
 }
@@ -321,6 +336,10 @@ def _first(one: Command) -> str:
 # Metrics
 
 
+COUNTED_WHEN_ASKED = {"index_items_total": ("namespace",)}
+"""Labels of metrics that no registry holds."""
+
+
 def metrics_page() -> str:
     metrics = Metrics()
     labels = {
@@ -342,7 +361,8 @@ def metrics_page() -> str:
     ]
     for name, kind, help_text in families(metrics):
         base = name.removesuffix("_total")
-        names = labels.get(base, labels.get(name, ("namespace",)))
+        # What is counted when it is asked for is in no registry.
+        names = labels.get(base, labels.get(name, COUNTED_WHEN_ASKED.get(name, ())))
         lines.append(
             _row(
                 f"`{name}`",
@@ -358,7 +378,7 @@ def metrics_page() -> str:
 def families(metrics: Metrics) -> list[tuple[str, str, str]]:
     """Name, kind and help of each family, by name, as /metrics has them."""
     helps, kinds = dict[str, str](), dict[str, str]()
-    for line in metrics.render({"n": 1}).decode().splitlines():
+    for line in metrics.render({"n": 1}, read_only=False).decode().splitlines():
         if line.startswith("# HELP "):
             name, _, text = line.removeprefix("# HELP ").partition(" ")
             helps[name] = text
@@ -515,7 +535,8 @@ def routes_page() -> str:
     ]
     used: list[str] = []
     for one in found:
-        lines += [f"## {one.method} {one.path}", "", summary(one), ""]
+        lines += [f"## {one.method} {one.path}", "", summary(one), "", one.described["description"]]
+        lines += [""]
         lines += _parameters(one.described.get("parameters", ()))
         for media_type, content in one.described.get("requestBody", {}).get("content", {}).items():
             name = _reference(content["schema"])
@@ -533,9 +554,8 @@ def routes_page() -> str:
 
 
 def summary(one: Operation) -> str:
-    """The first paragraph of what the document says of it, else of the handler's docstring."""
-    text = one.described.get("description") or inspect.getdoc(one.handler.fn) or ""
-    return " ".join(text.partition("\n\n")[0].split())
+    """What the document says that it does, in one sentence."""
+    return str(one.described["summary"])
 
 
 def _example(content: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ EXAMPLES = {"notes/example.md"}
 
 
 def test_every_document_that_code_and_docs_cite_is_in_the_project() -> None:
-    pages = {path.name for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}
+    pages = {path.name for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))}
     folders = ("src", "migrations", "docs", "benchmarks", "policies", "deploy")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     texts = {

@@ -227,7 +227,7 @@ def _locked(path: Path) -> dict[str, str]:
 def test_the_unit_runs_the_service_as_nobody_in_particular() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    text = (DEPLOY / "indexd.context").read_text()
+    text = (DEPLOY / "indexd.service").read_text()
     unit.read_string(text)
     assert set(unit.sections()) == {"Unit", "Service", "Install"}
     assert unit["Service"]["DynamicUser"] == "yes"
@@ -243,7 +243,7 @@ def test_the_unit_runs_the_service_as_nobody_in_particular() -> None:
 
 def test_commands_beside_the_unit_have_its_settings() -> None:
     """Else they would decide by the defaults of settings that the server has otherwise."""
-    unit = (DEPLOY / "indexd.context").read_text()
+    unit = (DEPLOY / "indexd.service").read_text()
     [file] = re.findall(r"^EnvironmentFile=(.+)$", unit, re.MULTILINE)
     told = re.findall(r"systemd-run (?:.*\\\n)+", OPERATIONS)
     assert told

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from indexd.api import openapi
 from indexd.settings import rows
 from scripts.reference import all_commands, application
 from tests.test_deploy import exported
@@ -67,7 +68,7 @@ def test_every_column_and_function_exists(clone: psycopg.Connection[Any]) -> Non
 
 
 def test_every_field_is_one_of_a_body() -> None:
-    schemas = application().openapi_schema.to_schema()["components"]["schemas"]
+    schemas = openapi.document(application())["components"]["schemas"]
     fields = {field for schema in schemas.values() for field in schema.get("properties", {})}
     assert {place.strip("{}") for place in places(FIELD)} - fields == set()
 
