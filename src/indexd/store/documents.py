@@ -86,6 +86,7 @@ class Document(msgspec.Struct, frozen=True):
             )
         )
         for chunk in self.chunks:
+            # Digests in databases contain this word, so it must not change.
             digest.update(b"made" if chunk.embedded_here else chunk.embedding.tobytes())
         return digest.digest()
 
