@@ -1,1 +1,3 @@
+"""A long-term memory for agents and tools that forgets on purpose."""
+
 __version__ = "0.1.0"

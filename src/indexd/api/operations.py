@@ -69,7 +69,7 @@ class Operation(msgspec.Struct, frozen=True):
     text_answers: dict[int, str] = {}
 
 
-class Facts(NamedTuple):
+class RouteFacts(NamedTuple):
     """What decides which of the common failures a route can answer with."""
 
     scope: str
@@ -90,7 +90,7 @@ class Common(NamedTuple):
     """A failure, and the routes that can answer with it."""
 
     error: type[IndexdError]
-    applies: Callable[[Facts], bool]
+    applies: Callable[[RouteFacts], bool]
 
 
 COMMON: tuple[Common, ...] = (
@@ -177,9 +177,9 @@ def parameters(handler: HTTPRouteHandler) -> dict[str, tuple[Any, QueryParameter
     return found
 
 
-def facts(handler: HTTPRouteHandler) -> Facts:
+def facts(handler: HTTPRouteHandler) -> RouteFacts:
     taken = handler.opt.get("takes")
-    return Facts(
+    return RouteFacts(
         scope=str(handler.opt["scope"]),
         others=str(handler.opt["others"]),
         body=taken if taken in (None, NDJSON) else JSON,

@@ -1,7 +1,7 @@
 """Embedders turn texts into vectors: providers, and a client that handles their failures."""
 
 from indexd.embedders import ollama, sentence_transformers
-from indexd.embedders.client import Contact, Embedder, Limits, Made
+from indexd.embedders.client import Contact, Embedder, EmbedderLimits, Made
 from indexd.embedders.ollama import Ollama
 from indexd.embedders.openai import OpenAI
 from indexd.embedders.protocol import Provider
@@ -10,7 +10,7 @@ from indexd.errors import ConfigurationError
 from indexd.settings import Settings, secret_from
 from indexd.telemetry.metrics import Metrics
 
-__all__ = ["Contact", "Embedder", "Limits", "Made", "of"]
+__all__ = ["Contact", "Embedder", "EmbedderLimits", "Made", "of"]
 
 
 def of(settings: Settings, metrics: Metrics) -> Embedder | None:
@@ -18,7 +18,7 @@ def of(settings: Settings, metrics: Metrics) -> Embedder | None:
     provider = _provider(settings)
     if provider is None:
         return None
-    limits = Limits(
+    limits = EmbedderLimits(
         timeout=settings.embedder_timeout,
         dimension=settings.embedder_dim,
         batch=settings.embedder_batch_size,

@@ -32,7 +32,7 @@ WATCH_SECONDS = 15.0
 """Seconds between two questions for the model of a working embedder, which may be replaced."""
 
 
-class Limits(msgspec.Struct, frozen=True):
+class EmbedderLimits(msgspec.Struct, frozen=True):
     """Limits of an embedder.
 
     `timeout`: seconds for one batch with its retries. `dimension`: the expected one, None for any.
@@ -66,7 +66,7 @@ class Embedder:
     Every failure of the provider is raised as EmbedderUnavailable or its subclass EmbedderRefused.
     """
 
-    def __init__(self, provider: Provider, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, provider: Provider, limits: EmbedderLimits, metrics: Metrics) -> None:
         self._provider = provider
         self._limits = limits
         self._metrics = metrics

@@ -37,7 +37,7 @@ class Scored(msgspec.Struct, frozen=True):
     score: float
 
 
-class Key(msgspec.Struct, frozen=True, order=True):
+class ScoredKey(msgspec.Struct, frozen=True, order=True):
     """A chunk that was scored; the order is that of an answer."""
 
     minus_score: float
@@ -57,17 +57,17 @@ class Best:
         self.per_document = per_document
         self.scored = 0
         self.cut = False
-        self._keys: dict[tuple[str, int], Key] = {}
+        self._keys: dict[tuple[str, int], ScoredKey] = {}
 
     def take(self, scored: Iterable[Scored]) -> None:
         for one in scored:
-            key = Key(-one.score, one.doc_id, one.chunk_id, one.ordinal)
+            key = ScoredKey(-one.score, one.doc_id, one.chunk_id, one.ordinal)
             place = self._place(key)
             self._keys[place] = min(key, self._keys.get(place, key))
         if len(self._keys) > self.k:
             self._keys = {self._place(key): key for key in self.keys()}
 
-    def keys(self) -> list[Key]:
+    def keys(self) -> list[ScoredKey]:
         return sorted(self._keys.values())[: self.k]
 
     @property
@@ -76,7 +76,7 @@ class Best:
         keys = self.keys()
         return -keys[-1].minus_score if len(keys) == self.k else -math.inf
 
-    def _place(self, key: Key) -> tuple[str, int]:
+    def _place(self, key: ScoredKey) -> tuple[str, int]:
         return key.doc_id, 0 if self.per_document else key.ordinal
 
 
