@@ -181,7 +181,9 @@ def test_sigterm_finishes_what_is_under_way(tmp_path: Path, external: str) -> No
         with subprocess.Popen(
             [sys.executable, "-c", _DELETE, str(client.base_url)], stdout=subprocess.PIPE
         ) as waiting:
-            time.sleep(2)
+            # On a busy machine the client takes long to start, and would find nobody listening.
+            waits = "SELECT FROM pg_locks WHERE NOT granted"
+            wait_until(lambda: blocker.execute(waits).fetchone() is not None, process)
             process.terminate()
             time.sleep(1)
             assert process.poll() is None
@@ -192,7 +194,8 @@ def test_sigterm_finishes_what_is_under_way(tmp_path: Path, external: str) -> No
 
 _DELETE = """
 import httpx, sys
-answer = httpx.post(sys.argv[1] + "/index/delete", json={"doc_id": "a", "namespace": "notes"})
+body = {"doc_id": "a", "namespace": "notes"}
+answer = httpx.post(sys.argv[1] + "/index/delete", json=body, timeout=60)
 print(answer.status_code, end="")
 """
 
