@@ -25,6 +25,7 @@ from indexd.cli import commands
 from indexd.context import Service
 from indexd.db import embedded, migrate
 from indexd.db.schema import metadata
+from indexd.db.server_user import server_user
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings
 from tests import answers
@@ -297,3 +298,21 @@ def service_of(app: Litestar) -> Service:
     assert isinstance(provided, Provide)
     service: Service = provided.dependency()
     return service
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Iterator[str]:
+    """A database of PostgreSQL 16, with nothing in it."""
+    home, programs = tmp_path / "older", embedded.BINARIES.parents[1] / "pginstall" / "bin"
+    home.mkdir()
+    user = server_user()
+    user.owns(home)
+
+    def run(program: str, *arguments: str | Path) -> None:
+        outcome = user.run(programs / program, *arguments, "-D", home)
+        assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+
+    run("initdb", "--auth=trust", "--username=postgres", "--encoding=utf8")
+    run("pg_ctl", "start", "--log", home / "log", "--options", f"-h '' -k {home}")
+    yield f"postgresql://postgres@/postgres?host={home}"
+    run("pg_ctl", "stop")

@@ -18,7 +18,6 @@ from indexd.app import create_app
 from indexd.cli.backup import known
 from indexd.db import migrate
 from indexd.db.embedded import BINARIES
-from indexd.db.server_user import server_user
 from indexd.settings import Settings
 from tests import fake_embedders
 from tests.conftest import Client, document
@@ -45,24 +44,6 @@ def empty(url: str, clone: psycopg.Connection[Any]) -> Iterator[str]:
     clone.execute("CREATE DATABASE restored TEMPLATE template0")
     yield url.replace(f"/{clone.info.dbname}?", "/restored?")
     clone.execute("DROP DATABASE restored WITH (FORCE)")
-
-
-@pytest.fixture
-def older(tmp_path: Path) -> Iterator[str]:
-    """A database of PostgreSQL 16, with nothing in it."""
-    home, programs = tmp_path / "older", BINARIES.parents[1] / "pginstall" / "bin"
-    home.mkdir()
-    user = server_user()
-    user.owns(home)
-
-    def run(program: str, *arguments: str | Path) -> None:
-        outcome = user.run(programs / program, *arguments, "-D", home)
-        assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-
-    run("initdb", "--auth=trust", "--username=postgres", "--encoding=utf8")
-    run("pg_ctl", "start", "--log", home / "log", "--options", f"-h '' -k {home}")
-    yield f"postgresql://postgres@/postgres?host={home}"
-    run("pg_ctl", "stop")
 
 
 def contents(url: str) -> list[list[tuple[Any, ...]]]:

