@@ -319,7 +319,8 @@ async def test_a_running_server_deletes_expired_plans(settings: Settings, own_sq
 @pytest.mark.slow
 async def test_the_list_is_bounded_and_the_count_is_whole(client: Client, sql: Sql) -> None:
     bodies = [document(f"d{n:04}", [1, 0]) for n in range(1200)]
-    for part in (bodies[:600], bodies[600:]):
+    for start in range(0, 1200, 200):
+        part = bodies[start : start + 200]
         await asyncio.gather(*(client.post("/index/upsert", json=body) for body in part))
     for rest in ({"dry_run": True}, {}):
         answer = (await forget(client, ALL, **rest)).json()

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import click
+import psycopg
 
 from indexd.cli.common import running_database, with_settings
 from indexd.cli.programs import connecting, of_archives
@@ -36,8 +37,10 @@ def backup(settings: Settings, file: Path) -> None:
         raise ConfigurationError(f"{file} is there already")
     begun = file.with_name(file.name + ".part")
     with running_database(settings) as url:
-        # What pg_dump sets holds for its session, and is lost in a pooler that shares it.
-        require_session(url)
+        # What pg_dump sets holds for its session, and is lost in a pooler that shares it. Where
+        # nobody answers, pg_dump says so itself.
+        with suppress(psycopg.OperationalError):
+            require_session(url)
         pg_dump, environ = connecting("pg_dump", url, own_server=settings.database_url is None)
         begun.touch(mode=0o600)
         try:
