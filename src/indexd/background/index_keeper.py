@@ -84,7 +84,8 @@ async def _round(
     ill = [check for check in checks(await versions(connection)) if not check.ok]
     if ill:
         return str(ill[0])
-    await plans.drop_expired(connection, at=at)
+    if not await no_writes(connection):
+        await plans.drop_expired(connection, at=at)
     return await keep_once(connection, rules(settings), built)
 
 
