@@ -175,7 +175,8 @@ def test_a_caller_has_a_share_and_at_least_one_place() -> None:
 
 
 async def test_without_keys_a_caller_is_an_address(settings: Settings) -> None:
-    app = create_app(msgspec.structs.replace(settings, max_requests=2, max_bodies=2))
+    shared = {"max_requests": 2, "max_bodies": 2, "caller_share": 0.5}
+    app = create_app(msgspec.structs.replace(settings, **shared))
     async with Client(app) as client:
         body = json.dumps({"embedding": [1, 0]}).encode()
 
