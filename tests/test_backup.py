@@ -148,7 +148,7 @@ def test_a_restore_overwrites_only_when_told_to(url: str, tmp_path: Path) -> Non
 
 
 def refused(url: str, file: Path, said: str) -> None:
-    """A restore over what there is fails, says why and changes nothing."""
+    """A restore over a memory with rows fails, says why and changes nothing."""
     before = contents(url)
     outcome = indexd(url, "restore", str(file), "--replace")
     assert outcome.returncode == 1

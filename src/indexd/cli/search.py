@@ -7,7 +7,7 @@ import click
 from msgspec.structs import replace
 
 from indexd import embedders
-from indexd.cli.common import running_database, with_settings
+from indexd.cli.common import printable, running_database, with_settings
 from indexd.db.pool import Database
 from indexd.errors import MissingQuery
 from indexd.settings import Settings
@@ -64,9 +64,9 @@ async def _search(url: str, settings: Settings, memory: NamespaceMemory, query: 
 def _print(found: Found) -> None:
     for hit in found.hits:
         fading = f" x {hit.decay:.3f} decay" if hit.half_life_seconds is not None else ""
-        name = click.style(_printable(hit.doc_id), bold=True)
+        name = click.style(printable(hit.doc_id), bold=True)
         click.echo(f"{hit.score:.4f}  {name}  ({hit.similarity:.4f}{fading})")
-        click.echo(f"        {_printable(hit.text)[:100]}")
+        click.echo(f"        {printable(' '.join(hit.text.split()))[:100]}")
     if not found.hits:
         click.echo("nothing found")
 
@@ -81,8 +81,3 @@ def _explain(found: Found, memory: NamespaceMemory, namespace: str) -> None:
         click.echo(
             f"namespace  {facts.chunks:,} chunks, dimension {facts.dimension}, {index}, {fading}"
         )
-
-
-def _printable(text: str) -> str:
-    """The text in one line, with spaces for control characters."""
-    return "".join(c if c.isprintable() else " " for c in text)
