@@ -32,7 +32,9 @@ def configure(settings: Settings, to: TextIO | None = None) -> None:
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(to),
-        cache_logger_on_first_use=True,
+        # A logger that is cached keeps the configuration of its first line for good: whoever
+        # configures again, as tests do, would not reach it.
+        cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(to)
     handler.setFormatter(
