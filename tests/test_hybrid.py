@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
 from pgvector.psycopg import register_vector_async
 
 from indexd.db.pool import Connection
+from indexd.db.sessions import Session, parameters
 from indexd.store import indexes
 from indexd.store import search as store
 from indexd.store.documents import Chunk, Document
@@ -82,7 +82,7 @@ class Corpus:
 
 @pytest.fixture
 async def connection(url: str) -> AsyncIterator[Connection]:
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as opened:
+    async with await Session.connect(url, autocommit=True, **parameters("tests")) as opened:
         await register_vector_async(opened)
         await opened.execute("SET plan_cache_mode = force_custom_plan")
         yield opened

@@ -8,8 +8,8 @@ import pytest
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
-from indexd.db.pipeline import read_in_one_round_trip
-from indexd.db.pool import Database
+from indexd.db.pipeline import read_in_one_round_trip, read_within_transaction
+from indexd.db.pool import Connection, Database
 from indexd.db.sessions import Session
 from indexd.errors import InvalidRequest
 from indexd.settings import Settings
@@ -53,6 +53,41 @@ async def test_it_outlives_a_rollback_that_deallocates_what_was_prepared(
     await connection.execute("DEALLOCATE ALL")
     assert await read_in_one_round_trip(connection, SETTINGS, TOLD, values) == [("5MB", "a", 7)]
     assert is_idle(connection)
+
+
+async def test_settings_within_a_transaction_hold_until_its_end(connection: Session) -> None:
+    values = {"text": "a", "number": 7, "not_in_the_statement": 0}
+    async with connection.transaction():
+        columns, rows = await read_within_transaction(connection, SETTINGS, TOLD, values)
+        assert (list(columns), rows) == (["current_setting", "text", "int8"], [("5MB", "a", 7)])
+        [again] = (await read_within_transaction(connection, [], TOLD, values)).rows
+        assert again == ("5MB", "a", 7)
+    assert len(connection.prepared) == 1
+    assert is_idle(connection)
+
+
+async def test_a_read_begins_again_when_a_prepared_statement_is_gone(common_url: str) -> None:
+    """As behind a pooler that nobody noticed: each transaction is on another server connection."""
+    values = {"text": "a", "number": 7}
+    began: list[bool] = []
+
+    async def read(session: Connection) -> object:
+        assert isinstance(session, Session)
+        began.append(session.prepares_in_transactions)
+        return (await read_within_transaction(session, [], "SELECT %(text)s::text", values)).rows
+
+    async with Database(common_url, Settings(pool_size=1)) as database:
+        for _ in range(4):
+            assert await database.read(read) == [("a",)]
+        async with database.pool.connection() as one, database.pool.connection() as other:
+            for session in (one, other):
+                await session.execute("DEALLOCATE ALL")
+        began.clear()
+        for _ in range(6):
+            assert await database.read(read) == [("a",)]
+    # Each of the two connections failed once, and the read began again.
+    assert len(began) in (7, 8)
+    assert began.count(True) == 2
 
 
 async def test_it_changes_nothing(connection: Session) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from pgvector.psycopg import register_vector_async
 
 from indexd.db.pool import Connection
+from indexd.db.sessions import Session, parameters
 from indexd.store import indexes
 from indexd.store import search as store
 from indexd.store.documents import Chunk, Document
@@ -92,7 +92,7 @@ class Corpus:
 
 @pytest.fixture
 async def connection(url: str) -> AsyncIterator[Connection]:
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as opened:
+    async with await Session.connect(url, autocommit=True, **parameters("tests")) as opened:
         await register_vector_async(opened)
         await opened.execute("SET plan_cache_mode = force_custom_plan")
         # Few rows are read faster without an index; these tests are about the index.

@@ -1,5 +1,5 @@
 /* indexd:search.nearest_shortcut */
-        SELECT to_json(facts) AS facts, hit.*
+        SELECT facts.*, hit.*
           FROM (
             SELECT namespaces.namespace,
                    dimension,
@@ -27,7 +27,32 @@
                AND documents > 0
                ) AS facts
           LEFT JOIN (
-        WITH near AS MATERIALIZED (
+        SELECT best.doc_id AS doc_id,
+               best.chunk_id AS chunk_id,
+               best.score AS score,
+               best.similarity AS similarity,
+               indexd.decay(best.ingested_at, best.half_life, %(at)s) AS decay,
+               greatest(date_part('epoch', %(at)s - best.ingested_at), 0) AS age_seconds,
+               best.half_life AS half_life_seconds,
+               best.text AS text,
+               best.meta AS meta,
+               best.tags AS tags,
+               best.ingested_at AS ingested_at,
+               NULL::text[] AS words,
+               document.source_ref_origin AS origin,
+               document.source_ref_id AS origin_id,
+               document.source_ref_offset AS origin_offset,
+               document.source_ref_trust_level AS trust_level,
+               document.source_ref_injected_by AS injected_by,
+               CASE WHEN place = 1 THEN all_cosines END AS cosines
+          FROM (
+                SELECT *,
+                       cosine            AS score,
+                       cosine            AS similarity,
+                       half_life_seconds AS half_life,
+                       row_number() OVER ranking    AS place,
+                       array_agg(cosine) OVER whole AS all_cosines
+                  FROM (
             SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
                    -(embedding <#> %(vector)s) AS cosine,
                    text, meta, tags
@@ -37,39 +62,13 @@
                AND true
              ORDER BY (embedding::halfvec(384)) <#> %(vector)s::vector::halfvec(384)
              LIMIT %(similar_rows)s
-        ),
-        best AS (
-            SELECT *,
-                   cosine AS score,
-                   cosine AS similarity,
-                   half_life_seconds AS half_life,
-                   row_number() OVER (ORDER BY cosine DESC, doc_id, chunk_id) AS place
-              FROM near
-             ORDER BY cosine DESC, doc_id, chunk_id
-             LIMIT %(k)s
-        )
-        SELECT best.doc_id AS doc_id,
-               best.chunk_id AS chunk_id,
-               best.score AS score,
-               best.similarity AS similarity,
-               indexd.decay(best.ingested_at, best.half_life, %(at)s) AS decay,
-               greatest(date_part('epoch', %(at)s - best.ingested_at), 0) AS age_seconds,
-               best.half_life AS half_life_seconds,
-               chunk.text AS text,
-               chunk.meta AS meta,
-               chunk.tags AS tags,
-               best.ingested_at AS ingested_at,
-               NULL::text[] AS words,
-               document.source_ref_origin AS origin,
-               document.source_ref_id AS origin_id,
-               document.source_ref_offset AS origin_offset,
-               document.source_ref_trust_level AS trust_level,
-               document.source_ref_injected_by AS injected_by,
-               CASE WHEN place = 1 THEN
-                    (SELECT array_agg(cosine ORDER BY cosine DESC) FROM near)
-               END AS cosines
-          FROM best
-         CROSS JOIN LATERAL (SELECT best.text, best.meta, best.tags) AS chunk
+                       ) AS near
+                WINDOW ranking AS (ORDER BY cosine DESC, doc_id, chunk_id),
+                       whole   AS (ranking RANGE BETWEEN UNBOUNDED PRECEDING
+                                                     AND UNBOUNDED FOLLOWING)
+                 ORDER BY cosine DESC, doc_id, chunk_id
+                 LIMIT %(k)s
+               ) AS best
           JOIN indexd.documents AS document
             ON document.namespace = %(namespace)s
            AND document.doc_id = best.doc_id

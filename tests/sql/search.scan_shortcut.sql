@@ -1,5 +1,5 @@
 /* indexd:search.scan_shortcut */
-        SELECT to_json(facts) AS facts, hit.*
+        SELECT facts.*, hit.*
           FROM (
             SELECT namespaces.namespace,
                    dimension,

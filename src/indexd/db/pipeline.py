@@ -1,4 +1,7 @@
-"""A transaction with one statement in one round trip, by the pipeline mode of libpq.
+"""Prepared reads by the pipeline mode of libpq: settings and a statement in one round trip.
+
+    read_in_one_round_trip     in a transaction of their own
+    read_within_transaction    in the caller's transaction
 
 psycopg has a pipeline mode too. Its bookkeeping per command takes 0.35 ms of CPU; everything else
 that a plain search does outside PostgreSQL takes 0.2 ms. So this module uses `psycopg.generators`
@@ -6,9 +9,10 @@ and `psycopg.adapt.Transformer`, which psycopg does not document and may change 
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import abc, capabilities, errors, generators
 from psycopg.adapt import PyFormat, Transformer
@@ -16,10 +20,20 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import TupleRow
 
-from indexd.db.sessions import Session, Shape
+from indexd.db.sessions import Connection, Session, Shape
+
+UNPREPARED = ("26000", "42P05")
+"""SQLSTATEs of a prepared statement that is missing or exists already."""
 
 MOST_PREPARED = 100
 """Number of prepared statements per connection: each takes about 100 kB of the server's memory."""
+
+
+class Answer(NamedTuple):
+    """The names of the columns, and the rows."""
+
+    columns: Sequence[str]
+    rows: list[TupleRow]
 
 
 async def read_in_one_round_trip(
@@ -55,6 +69,32 @@ async def read_in_one_round_trip(
     raise AssertionError("unreachable: the last attempt prepares nothing")
 
 
+async def read_within_transaction(
+    session: Connection, settings: Sequence[str], statement: str, values: Mapping[str, Any]
+) -> Answer:
+    """The same inside the caller's transaction, which a failure ends.
+
+    Where the failure is one of the prepared statement, the session prepares none in transactions
+    from then on, and the caller may run its transaction again.
+    """
+    assert isinstance(session, Session), "expected a connection of the pool"  # noqa: S101
+    adapter: abc.Transformer = Transformer(session)
+    prepare = session.pins is None and session.prepares_in_transactions
+    trip = _RoundTrip(session, adapter, statement, values, prepare=prepare)
+    try:
+        _raise_error(results := await trip.exchange(settings, begins=False))
+    except errors.Error as error:
+        # Whether the failure came before the statement was prepared is not known.
+        session.prepared.pop(trip.shape, None)
+        if error.sqlstate in UNPREPARED:
+            session.prepares_in_transactions = False
+        raise
+    [*_, found] = [result for result in results if result.status == ExecStatus.TUPLES_OK]
+    adapter.set_pgresult(found)
+    names = [(found.fname(place) or b"").decode() for place in range(found.nfields)]
+    return Answer(names, adapter.load_rows(0, found.ntuples, tuple))
+
+
 class _RoundTrip:
     """One attempt: the commands of the transaction, and their results."""
 
@@ -70,19 +110,26 @@ class _RoundTrip:
         self._session = session
         self._adapter = adapter
         self._prepare = prepare
-        self._values = adapter.dump_sequence(list(values.values()), [PyFormat.AUTO] * len(values))
-        self.shape: Shape = _numbered(statement, tuple(values)), tuple(adapter.types or ())
+        text, names = _numbered(statement)
+        self._values = adapter.dump_sequence(
+            [values[name] for name in names], [PyFormat.AUTO] * len(names)
+        )
+        self.shape: Shape = text, tuple(adapter.types or ())
         self.name = _name(self.shape) if prepare else b""
 
-    async def exchange(self, settings: Sequence[str]) -> list[PGresult]:
+    async def exchange(self, settings: Sequence[str], *, begins: bool = True) -> list[PGresult]:
+        """The results of all commands; `begins` says that they are a transaction of their own."""
         session, pgconn = self._session, self._session.pgconn
-        pins = (session.pins,) if session.pins else ()
+        begin: tuple[str, ...] = ()
+        if begins:
+            begin = ("BEGIN READ ONLY", session.pins) if session.pins else ("BEGIN READ ONLY",)
         try:
             pgconn.enter_pipeline_mode()
-            for command in ("BEGIN READ ONLY", *pins, *settings):
+            for command in (*begin, *settings):
                 pgconn.send_query_params(command.encode(), None)
             self._send(pgconn)
-            pgconn.send_query_params(b"COMMIT", None)
+            if begins:
+                pgconn.send_query_params(b"COMMIT", None)
             pgconn.pipeline_sync()
             results = await session.wait(_results(pgconn))
             pgconn.exit_pipeline_mode()
@@ -118,8 +165,14 @@ def _close(pgconn: PGconn, name: bytes) -> None:
 
 
 @lru_cache(maxsize=1_000)
-def _numbered(statement: str, names: tuple[str, ...]) -> bytes:
-    return (statement % {name: f"${place}" for place, name in enumerate(names, 1)}).encode()
+def _numbered(statement: str) -> tuple[bytes, tuple[str, ...]]:
+    """The statement with $1, $2 for its parameters, and their names in this order."""
+    names = tuple(dict.fromkeys(_PARAMETER.findall(statement)))
+    places = {name: f"${place}" for place, name in enumerate(names, 1)}
+    return (statement % places).encode(), names
+
+
+_PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
 @lru_cache(maxsize=1_000)

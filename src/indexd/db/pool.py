@@ -19,7 +19,7 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from indexd.db import migrate, sessions
-from indexd.db.pipeline import read_in_one_round_trip
+from indexd.db.pipeline import UNPREPARED, read_in_one_round_trip
 from indexd.db.refusals import Refusals
 from indexd.db.sessions import Session, maintenance
 from indexd.errors import (
@@ -53,8 +53,9 @@ SCHEMA_SIGNS = ("23", "42")
 """SQLSTATE classes (constraint violated, name unknown) of errors that a schema which does not fit
 this program can cause."""
 
-RETRIED = ("40001", "40P01")
-"""SQLSTATEs serialization_failure and deadlock_detected: the transaction can be run again."""
+RETRIED = ("40001", "40P01", *UNPREPARED)
+"""SQLSTATEs after which the transaction can be run again, among them serialization_failure and
+deadlock_detected."""
 
 ATTEMPTS = 8
 """Number of times that a write which collides with others is run. The pauses between them double
@@ -225,12 +226,17 @@ class Database:
             await self.pool.check()
         except _Collision:
             pass  # the connection works, or the pool has replaced it
-        try:
-            return await self._run(work, urgent=urgent)
-        except _Collision as collision:
-            raise DatabaseUnavailable(
-                "the read collided with changes that the database applied; try again"
-            ) from collision
+        # Where prepared statements are missing, each connection finds that out once.
+        for _ in range(self.pool.max_size):
+            try:
+                return await self._run(work, urgent=urgent)
+            except _Collision as failed:
+                collision = failed
+                if collision.sqlstate not in UNPREPARED:
+                    break
+        raise DatabaseUnavailable(
+            "the read collided with changes that the database applied; try again"
+        ) from collision
 
     async def look_at_schema(self) -> None:
         """Check whether the schema still fits this program. If not, work is refused."""
@@ -295,7 +301,11 @@ def admission_of(
 
 
 class _Collision(Exception):
-    """The transaction lost against a concurrent one."""
+    """The transaction lost against a concurrent one, or a prepared statement was not as known."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__(sqlstate)
+        self.sqlstate = sqlstate
 
 
 class _ConnectionLost(DatabaseUnavailable):
@@ -319,8 +329,8 @@ async def _begin(session: Session, how: str) -> None:
 def translated(error: psycopg.Error) -> Exception:
     """Translate an error of the database into one for clients; unknown ones are returned (500)."""
     state = error.sqlstate
-    if state in RETRIED:
-        return _Collision()
+    if state is not None and state in RETRIED:
+        return _Collision(state)
     # An error without SQLSTATE comes from the driver: mostly, the connection failed.
     if state is None:
         # The driver refused to send a value, such as a text with a NUL character.

@@ -64,12 +64,14 @@ class Session(AsyncConnection[TupleRow]):
 
     `pins` is the statement that each transaction begins with if settings end with the transaction,
     else None. `prepared` maps the prepared statements to their names, the last used at the end.
+    `prepares_in_transactions` is False once a prepared statement was missing inside of one.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.pins: str | None = None
         self.prepared: OrderedDict[Shape, bytes] = OrderedDict()
+        self.prepares_in_transactions = True
 
 
 class _UtcLoader(TimestamptzLoader):

@@ -35,8 +35,10 @@ class Filters(msgspec.Struct, frozen=True):
 
     def __bool__(self) -> bool:
         """Whether any filter is given."""
-        return any(getattr(self, name) is not None for name in self.__struct_fields__)
+        return self != _NONE
 
+
+_NONE = Filters()
 
 _BY_KEY = {
     "tags": "filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s::text[])",

@@ -63,4 +63,5 @@ def facts_values(namespace: str, dimension: int) -> dict[str, str]:
 
 async def facts(connection: Connection, namespace: str, dimension: int) -> Facts | None:
     """Of a namespace that holds documents; `dimension` is that of the vector to be compared."""
-    return await rows.first(connection, Facts, LOOK_UP, facts_values(namespace, dimension))
+    found = await rows.prepared(connection, Facts, LOOK_UP, facts_values(namespace, dimension))
+    return found[0] if found else None

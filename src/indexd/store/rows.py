@@ -1,10 +1,11 @@
 """Rows of a statement as structs, by the names of their columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from psycopg.rows import class_row, scalar_row
 
+from indexd.db.pipeline import read_within_transaction
 from indexd.db.pool import Connection
 
 T = TypeVar("T")
@@ -26,6 +27,23 @@ async def first(
     async with connection.cursor(row_factory=class_row(kind)) as cursor:
         await cursor.execute(statement, values)
         return await cursor.fetchone()
+
+
+async def prepared(
+    session: Connection,
+    kind: type[T],
+    statement: str,
+    values: Mapping[str, Any],
+    settings: Sequence[str] = (),
+) -> list[T]:
+    """All rows of a statement that many requests run: PostgreSQL keeps it parsed.
+
+    `settings` are set for the rest of the transaction, in the same round trip.
+    """
+    # A tracing cursor class supplies its own traced version.
+    read = getattr(session.cursor_factory, "read_within_transaction", read_within_transaction)
+    answer = await read(session, settings, statement, values)
+    return [kind(**dict(zip(answer.columns, row, strict=True))) for row in answer.rows]
 
 
 async def column(connection: Connection, statement: str, values: Mapping[str, Any]) -> list[Any]:

@@ -15,8 +15,8 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
-from indexd.db.pipeline import read_in_one_round_trip
-from indexd.db.sessions import Session
+from indexd.db.pipeline import Answer, read_in_one_round_trip, read_within_transaction
+from indexd.db.sessions import Connection, Session
 from indexd.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def statement_name(text: str) -> str:
 def traced_cursor(tracer: "Tracer") -> type[AsyncCursor[TupleRow]]:
     """A cursor class that makes a span per statement.
 
-    Its `read_in_one_round_trip` covers the statements that Database sends without a cursor.
+    Its `read_in_one_round_trip` and `read_within_transaction` cover the statements that are sent
+    without a cursor.
     """
 
     def span(query: object) -> AbstractContextManager[object]:
@@ -119,5 +120,15 @@ def traced_cursor(tracer: "Tracer") -> type[AsyncCursor[TupleRow]]:
         ) -> list[TupleRow]:
             with span(statement):
                 return await read_in_one_round_trip(session, settings, statement, values)
+
+        @staticmethod
+        async def read_within_transaction(
+            session: Connection,
+            settings: Sequence[str],
+            statement: str,
+            values: Mapping[str, Any],
+        ) -> Answer:
+            with span(statement):
+                return await read_within_transaction(session, settings, statement, values)
 
     return TracedCursor

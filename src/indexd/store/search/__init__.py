@@ -8,7 +8,6 @@ plan.py decides how a search is carried out, statements.py has all SQL, docs/dec
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -48,8 +47,9 @@ async def run(database: Database, memory: NamespaceMemory, query: Query, tuning:
     """
     if shortcut := remembered(memory, query, tuning):
         sent = one_statement.statement(shortcut, tuning)
-        rows = await database.read_once(sent.settings, sent.text, sent.values)
-        if found := learned(memory, shortcut, rows, tuning):
+        answered = await database.read_once(sent.settings, sent.text, sent.values)
+        told = [one_statement.Row.of(row) for row in answered]
+        if found := learned(memory, shortcut, told, tuning):
             return found
     return await database.read(lambda connection: in_snapshot(connection, memory, query, tuning))
 
@@ -74,7 +74,7 @@ def remembered(memory: NamespaceMemory, query: Query, tuning: Tuning) -> Shortcu
 
 
 def learned(
-    memory: NamespaceMemory, shortcut: Shortcut, rows: Sequence[Sequence[Any]], tuning: Tuning
+    memory: NamespaceMemory, shortcut: Shortcut, rows: Sequence[one_statement.Row], tuning: Tuning
 ) -> Found | None:
     """The answer of a shortcut, if it is one; what it says of the namespace is remembered."""
     if not one_statement.holds(shortcut, rows):

@@ -18,9 +18,9 @@ _COLUMNS = {
     "decay": "indexd.decay(best.ingested_at, best.half_life, %(at)s)",
     "age_seconds": "greatest(date_part('epoch', %(at)s - best.ingested_at), 0)",
     "half_life_seconds": "best.half_life",
-    "text": "chunk.text",
-    "meta": "chunk.meta",
-    "tags": "chunk.tags",
+    "text": "{chunk}.text",
+    "meta": "{chunk}.meta",
+    "tags": "{chunk}.tags",
     "ingested_at": "best.ingested_at",
     "words": "{words}",
     "origin": "document.source_ref_origin",
@@ -33,39 +33,27 @@ _COLUMNS = {
 `best`, `chunk` and `document`."""
 
 FIELDS = tuple(_COLUMNS)
-"""Names of the columns, in their order."""
+"""Names of the columns, in their order: that of the fields of Hit."""
 
 
-def columns(words: str = "NULL::text[]") -> str:
-    """SQL: a hit's columns; `words` is the expression of the words that it holds."""
-    return ",\n               ".join(
-        f"{expression.replace('{words}', words)} AS {name}" for name, expression in _COLUMNS.items()
-    )
+def columns(words: str = "NULL::text[]", chunk: str = "chunk") -> str:
+    """SQL: a hit's columns; `words` is the expression of the words that it holds, `chunk` the
+    relation that has its text.
+    """
+    return _COLUMN_LIST.replace("{words}", words).replace("{chunk}", chunk)
+
+
+_COLUMN_LIST = ",\n               ".join(
+    f"{expression} AS {name}" for name, expression in _COLUMNS.items()
+)
 
 
 class Hit(msgspec.Struct, frozen=True):
-    """A chunk that was found. `score` is similarity x decay; `words` are those of the query that
-    it holds, None where it was not found by words.
+    """A chunk that was found: a row of `columns`.
+
+    `score` is similarity x decay. `words` are those of the query that it holds, None where it was
+    not found by words. `origin` is None where the document names no source.
     """
-
-    doc_id: str
-    chunk_id: str
-    score: float
-    similarity: float
-    decay: float
-    age_seconds: float
-    half_life_seconds: float | None
-    text: str
-    meta: dict[str, Any]
-    tags: list[str]
-    source_ref: SourceRef | None
-    ingested_at: datetime
-    words: list[str] | None
-    irrelevant_since: datetime | None = None
-
-
-class HitRow(msgspec.Struct, frozen=True):
-    """A row of `columns`."""
 
     doc_id: str
     chunk_id: str
@@ -84,31 +72,21 @@ class HitRow(msgspec.Struct, frozen=True):
     origin_offset: str | None
     trust_level: str | None
     injected_by: str | None
+    irrelevant_since: datetime | None = None
 
-    def hit(self) -> Hit:
-        source_ref = self.origin and SourceRef(
+    @property
+    def source_ref(self) -> SourceRef | None:
+        """Where its document came from."""
+        if self.origin is None:
+            return None
+        return SourceRef(
             self.origin, self.origin_id, self.origin_offset, self.trust_level, self.injected_by
-        )
-        return Hit(
-            self.doc_id,
-            self.chunk_id,
-            self.score,
-            self.similarity,
-            self.decay,
-            self.age_seconds,
-            self.half_life_seconds,
-            self.text,
-            self.meta,
-            self.tags,
-            source_ref or None,
-            self.ingested_at,
-            self.words,
         )
 
 
 async def fetch(connection: Connection, statement: str, values: Mapping[str, Any]) -> list[Hit]:
     """The hits that a statement answers, in its order."""
-    return [row.hit() for row in await rows.every(connection, HitRow, statement, values)]
+    return await rows.prepared(connection, Hit, statement, values)
 
 
 class _Mark(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from indexd.store.search import statements
 from indexd.store.search.bounds import epsilon, local_dimensionality
 from indexd.store.search.costs import Tuning
 from indexd.store.search.found import Found
-from indexd.store.search.hits import FIELDS, HitRow
+from indexd.store.search.hits import FIELDS, Hit
 from indexd.store.search.plan import Nearest, Scan
 from indexd.store.search.query import Query
 
@@ -51,26 +51,43 @@ def statement(shortcut: Shortcut, tuning: Tuning) -> Statement:
     )
 
 
-def holds(shortcut: Shortcut, rows: Sequence[Sequence[Any]]) -> bool:
+class Row(msgspec.Struct, frozen=True):
+    """A row of the answer. Without a hit, where nothing was found, `hit` is None."""
+
+    facts: Facts
+    hit: Hit | None
+    cosines: list[float] | None
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> "Row":
+        """From the columns in the order of statements.SHORTCUT."""
+        facts, (doc_id, *rest), cosines = row[:_HIT], row[_HIT:_COSINES], row[_COSINES]
+        hit = None if doc_id is None else Hit(doc_id, *rest)
+        return cls(Facts(*facts), hit, cosines)
+
+
+_HIT = len(Facts.__struct_fields__)
+_COSINES = _HIT + len(FIELDS)
+"""Places of the first column of a hit, and of the cosines."""
+
+
+def holds(shortcut: Shortcut, rows: Sequence[Row]) -> bool:
     """Whether the namespace is as it was remembered, but for the number of its chunks."""
-    found = msgspec.convert(rows[0][0], Facts | None) if rows else None
+    if not rows:
+        return False
+    [first, *_] = rows
     expected = shortcut.facts
-    return found is not None and msgspec.structs.replace(found, chunks=expected.chunks) == expected
+    return msgspec.structs.replace(first.facts, chunks=expected.chunks) == expected
 
 
-def answer(shortcut: Shortcut, rows: Sequence[Sequence[Any]], tuning: Tuning) -> Found | None:
+def answer(shortcut: Shortcut, rows: Sequence[Row], tuning: Tuning) -> Found | None:
     """The hits, if no chunk that was not seen can be among them; `holds` comes first."""
     query, plan = shortcut.query, shortcut.plan
-    named = [dict(zip(statements.SHORTCUT, row, strict=True)) for row in rows]
-    found = [
-        HitRow(**{field: row[field] for field in FIELDS}).hit()
-        for row in named
-        if row["doc_id"] is not None
-    ]
+    found = [row.hit for row in rows if row.hit is not None]
     if isinstance(plan, Scan):
         return Found(found, int(plan.rows), plan)
     assert query.vector is not None  # noqa: S101 (a plan by vector has one)
-    cosines = named[0]["cosines"]
+    cosines = next((row.cosines for row in rows if row.cosines is not None), [])
     # An unseen chunk has at most the lowest cosine seen plus two errors of halfvec: its own, and
     # that of the chunk seen. A chunk that has a half-life of its own decays after all.
     proved = (

@@ -117,14 +117,13 @@ async def _probe(
 ) -> Probe:
     query, facts = job.query, job.facts
     ef = min(job.plan.ef if newest_rows else ask.rows, job.tuning.ef_max)
-    await connection.execute(";".join(statements.index_settings(ef, ask.max_scan_tuples)))
-    probe = await rows.first(
+    [probe] = await rows.prepared(
         connection,
         Probe,
         statements.probe(facts.dimension, query.filters, per_document=query.per_document),
         statements.values_of(query, facts, similar_rows=ask.rows, newest_rows=newest_rows),
+        statements.index_settings(ef, ask.max_scan_tuples),
     )
-    assert probe is not None  # noqa: S101 (its statement answers one row always)
     keys = zip(probe.doc_ids, probe.ordinals, probe.chunk_ids, probe.scores, strict=True)
     best.take(Scored(*key) for key in keys)
     best.scored += len(probe.half_cosines) + probe.newest
@@ -134,7 +133,7 @@ async def _probe(
 async def _sweep(connection: Connection, job: Job, best: Best, step: Sweep) -> None:
     best.scored += int(step.rows)
     best.take(
-        await rows.every(
+        await rows.prepared(
             connection,
             Scored,
             statements.sweep(job.query.filters, per_document=best.per_document),
@@ -153,7 +152,7 @@ async def _sweep(connection: Connection, job: Job, best: Best, step: Sweep) -> N
 async def _rescan(connection: Connection, job: Job, best: Best) -> None:
     """Score everything that matches; the known k-th score spares the decay of most rows."""
     best.take(
-        await rows.every(
+        await rows.prepared(
             connection,
             Scored,
             statements.rescan(

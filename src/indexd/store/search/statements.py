@@ -137,7 +137,7 @@ def chosen() -> str:
     return f"/* indexd:search.chosen */{answer(candidates)}"
 
 
-SHORTCUT = ("facts", *hits.FIELDS, "cosines")
+SHORTCUT = (*Facts.__struct_fields__, *hits.FIELDS, "cosines")
 """The columns of a statement that reads the namespace's facts beside its hits. Where nothing is
 found one row comes, of the facts and NULLs. `cosines` stands in the first row, of all that were
 looked at, highest first; it is NULL after a scan."""
@@ -146,7 +146,7 @@ looked at, highest first; it is NULL after a scan."""
 def _beside_facts(found: str) -> str:
     """Hits beside the facts of the namespace, both of one snapshot."""
     return f"""
-        SELECT to_json(facts) AS facts, hit.*
+        SELECT facts.*, hit.*
           FROM (
             {FACTS}
                ) AS facts
@@ -175,25 +175,24 @@ def scan_shortcut(dimension: int, filters: Filters) -> str:
 def nearest_shortcut(dimension: int) -> str:
     """The k nearest chunks by the index, where nothing fades: the score is the cosine."""
     found = f"""
-        WITH near AS MATERIALIZED (
+        SELECT {hits.columns(chunk="best")},
+               CASE WHEN place = 1 THEN all_cosines END AS cosines
+          FROM (
+                SELECT *,
+                       cosine            AS score,
+                       cosine            AS similarity,
+                       half_life_seconds AS half_life,
+                       row_number() OVER ranking    AS place,
+                       array_agg(cosine) OVER whole AS all_cosines
+                  FROM (
             {by_index(dimension, Filters(), "text, meta, tags")}
-        ),
-        best AS (
-            SELECT *,
-                   cosine AS score,
-                   cosine AS similarity,
-                   half_life_seconds AS half_life,
-                   row_number() OVER (ORDER BY cosine DESC, doc_id, chunk_id) AS place
-              FROM near
-             ORDER BY cosine DESC, doc_id, chunk_id
-             LIMIT %(k)s
-        )
-        SELECT {hits.columns()},
-               CASE WHEN place = 1 THEN
-                    (SELECT array_agg(cosine ORDER BY cosine DESC) FROM near)
-               END AS cosines
-          FROM best
-         CROSS JOIN LATERAL (SELECT best.text, best.meta, best.tags) AS chunk
+                       ) AS near
+                WINDOW ranking AS (ORDER BY cosine DESC, doc_id, chunk_id),
+                       whole   AS (ranking RANGE BETWEEN UNBOUNDED PRECEDING
+                                                     AND UNBOUNDED FOLLOWING)
+                 ORDER BY cosine DESC, doc_id, chunk_id
+                 LIMIT %(k)s
+               ) AS best
           JOIN indexd.documents AS document
             ON document.namespace = %(namespace)s
            AND document.doc_id = best.doc_id
