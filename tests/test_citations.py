@@ -27,6 +27,24 @@ def test_every_document_that_code_and_docs_cite_is_in_the_project() -> None:
     assert unknown == []
 
 
+def test_every_file_and_function_that_the_docs_name_is_in_the_project() -> None:
+    """A page names them as `store/search/plan.py`, or `store/search/plan.py`: `choose`."""
+    homes = [ROOT, *(ROOT / name for name in ("src", "src/indexd", "docs"))]
+    named, missing = 0, []
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "tests/README.md"):
+        for path, function in re.findall(
+            r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|sql|yaml))`(?:: `(\w+)`)?", page.read_text()
+        ):
+            named += 1
+            found = next((home / path for home in homes if (home / path).exists()), None)
+            if found is None:
+                missing.append((page.name, path))
+            elif function and not re.search(rf"(def|class) {function}\b", found.read_text()):
+                missing.append((page.name, f"{path}: {function}"))
+    assert named > 30
+    assert missing == []
+
+
 def test_code_cites_no_specification_that_only_its_first_authors_had() -> None:
     folders = ("src", "migrations")
     cited = [

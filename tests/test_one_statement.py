@@ -50,7 +50,7 @@ class Process:
     async def asked(self, shortcut: Shortcut, tuning: Tuning = TUNING) -> store.Found | None:
         sent = one_statement.statement(shortcut, tuning)
         rows = await self.database.read_once(sent.settings, sent.text, sent.values)
-        told = [one_statement.Row.of(row) for row in rows]
+        told = [one_statement.ShortcutRow.of(row) for row in rows]
         return store.learned(self.memory, shortcut, told, tuning)
 
     def tries(self, query: Query) -> bool:

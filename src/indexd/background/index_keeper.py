@@ -16,7 +16,8 @@ import psycopg
 import structlog
 from psycopg.pq import TransactionStatus
 
-from indexd.db.pool import Connection, checks, no_writes, versions
+from indexd.db.checks import checks, no_writes, versions
+from indexd.db.pool import Connection
 from indexd.db.sessions import maintenance
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings

@@ -15,7 +15,8 @@ import structlog
 
 from indexd.access import Access
 from indexd.addresses import can_be_a_key
-from indexd.db.pool import STANDBY, Connection, Database, no_writes
+from indexd.db.checks import STANDBY, no_writes
+from indexd.db.pool import Connection, Database
 from indexd.db.sessions import maintenance
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings, secret_from

@@ -13,7 +13,7 @@ import psycopg
 
 from indexd.cli.common import running_database, with_settings
 from indexd.cli.programs import connecting, of_archives
-from indexd.db import pool
+from indexd.db import checks
 from indexd.db.sessions import maintenance, maintenance_connection, require_session
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings
@@ -147,11 +147,11 @@ def known(script: Iterable[bytes], version: int) -> Iterator[bytes]:
             return
 
 
-async def _finish(url: str) -> list[pool.Check]:
+async def _finish(url: str) -> list[checks.Check]:
     """Collect statistics, which the archive lacks, and check whether this program can serve."""
     async with maintenance(url, "indexd restore") as connection:
         await connection.execute("ANALYZE")
-        return pool.checks(await pool.versions(connection))
+        return checks.checks(await checks.versions(connection))
 
 
 def _run(words: list[str], environ: dict[str, str] | None = None) -> str:

@@ -16,8 +16,9 @@ from indexd import __version__, embedders, policy
 from indexd.background import index_keeper, key_cache
 from indexd.cli.common import running_database, say, with_settings
 from indexd.context import now
-from indexd.db import pool
-from indexd.db.pool import Check, Connection
+from indexd.db.checks import Check
+from indexd.db.first_contact import first_contact
+from indexd.db.pool import Connection
 from indexd.db.sessions import maintenance
 from indexd.errors import ConfigurationError, EmbedderUnavailable
 from indexd.settings import Settings
@@ -138,7 +139,7 @@ async def _embedder(settings: Settings) -> Check:
 
 async def _database(url: str, settings: Settings, *, mend: bool) -> list[Check]:
     """Check the database. `url` is the one for maintenance; requests use that of the settings."""
-    found = await pool.first_contact(settings.database_url or url, settings)
+    found = await first_contact(settings.database_url or url, settings)
     if all(check.ok for check in found):
         async with maintenance(url, "indexd doctor") as connection:
             found += [check async for check in _inside(connection, settings)]

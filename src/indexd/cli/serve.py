@@ -25,7 +25,8 @@ from indexd.app import create_app
 from indexd.background import key_cache
 from indexd.cli.common import running_database, with_settings
 from indexd.context import now
-from indexd.db import migrate, pool
+from indexd.db import migrate
+from indexd.db.first_contact import first_contact
 from indexd.db.pool import Database
 from indexd.errors import ConfigurationError, DatabaseReadOnly
 from indexd.settings import Settings
@@ -222,6 +223,6 @@ def prepare(url: str, settings: Settings) -> None:
 
 def require_ready(settings: Settings, url: str) -> None:
     """Raise ConfigurationError, with the command to run, if the database cannot be used."""
-    for check in asyncio.run(pool.first_contact(url, settings)):
+    for check in asyncio.run(first_contact(url, settings)):
         if not check.ok:
             raise ConfigurationError(f"{check.name}: {check.detail}")

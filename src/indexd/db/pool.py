@@ -1,4 +1,4 @@
-"""The connection pool, transactions, and the translation of the database's errors."""
+"""The connection pool and its transactions, which are run again where that helps."""
 
 import asyncio
 import os
@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -19,17 +18,21 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from indexd.db import migrate, sessions
+from indexd.db.checks import STANDBY, no_writes, standing
+from indexd.db.failures import (
+    Collision,
+    ConnectionLost,
+    NeverBegan,
+    translated,
+)
 from indexd.db.pipeline import UNPREPARED, read_in_one_round_trip
 from indexd.db.refusals import Refusals
-from indexd.db.sessions import Session, maintenance
+from indexd.db.sessions import Session
 from indexd.errors import (
     ConfigurationError,
-    DatabaseFull,
-    DatabasePrivilege,
     DatabaseReadOnly,
     DatabaseRefusal,
     DatabaseUnavailable,
-    InvalidRequest,
 )
 from indexd.load.admission import Admission, Change, Limits
 from indexd.settings import Settings
@@ -45,45 +48,17 @@ WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED"
 """SQL that begins a transaction. The isolation level is explicit, because a role may have another
 default."""
 
-OLDEST_PGVECTOR = (0, 8, 4)
-"""Version of pgvector: older ones can corrupt an HNSW graph on vacuum, and this service deletes
-regularly."""
-
 SCHEMA_SIGNS = ("23", "42")
 """SQLSTATE classes (constraint violated, name unknown) of errors that a schema which does not fit
 this program can cause."""
-
-RETRIED = ("40001", "40P01", *UNPREPARED)
-"""SQLSTATEs after which the transaction can be run again, among them serialization_failure and
-deadlock_detected."""
 
 ATTEMPTS = 8
 """Number of times that a write which collides with others is run. The pauses between them double
 and add up to at most 2.6 s."""
 
-STANDBY = "it is a standby"
-"""The reason that NO_WRITES gives on a standby."""
-
-NO_WRITES = f"""
-    CASE WHEN pg_is_in_recovery() THEN '{STANDBY}'
-         WHEN current_setting('default_transaction_read_only')::boolean
-         THEN 'default_transaction_read_only is on'
-    END"""
-"""SQL: the reason why the database takes no writes, null if it takes them. The mode of the present
-transaction is no criterion, because the service reads in read-only transactions."""
-
 RENEWED_SECONDS = 5.0
 """Seconds: the shortest interval between two renewals of all connections, which follow a write that
 found the database read-only."""
-
-RESOURCES: Mapping[str, str] = MappingProxyType(
-    {
-        "53200": "the database is out of memory; try again later",
-        "53300": "the database has no connection left for the service; try again later",
-        "53400": "the statement needs more than a limit in the database's configuration allows",
-    }
-)
-"""Messages for the SQLSTATEs of class 53. Disk full (53100) is missing: it has an error class."""
 
 
 class Database:
@@ -131,7 +106,7 @@ class Database:
         """Run `work` in a read-only transaction on one snapshot; `urgent` work needs no permit."""
 
         async def snapshot(session: Session) -> T:
-            await _begin(session, SNAPSHOT)
+            await begin(session, SNAPSHOT)
             try:
                 return await work(session)
             finally:
@@ -162,7 +137,7 @@ class Database:
         """
 
         async def transaction(session: Session) -> T:
-            await _begin(session, WRITE)
+            await begin(session, WRITE)
             wrote = False
             try:
                 result = await work(session)
@@ -182,18 +157,18 @@ class Database:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self._run(transaction)
-            except _Collision as collision:
+            except Collision as collision:
                 if attempt == ATTEMPTS:
                     raise DatabaseUnavailable(
                         "the write collided with others too often; try again"
                     ) from collision
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (jitter)
-            except _NeverBegan:
+            except NeverBegan:
                 await self.pool.check()
                 if not may_begin_again or attempt == ATTEMPTS:
                     raise
                 may_begin_again = False
-            except _ConnectionLost:
+            except ConnectionLost:
                 await self.pool.check()
                 raise
             except DatabaseRefusal as refusal:
@@ -222,15 +197,15 @@ class Database:
         """
         try:
             return await self._run(work, urgent=urgent)
-        except _ConnectionLost:
+        except ConnectionLost:
             await self.pool.check()
-        except _Collision:
+        except Collision:
             pass  # the connection works, or the pool has replaced it
         # Where prepared statements are missing, each connection finds that out once.
         for _ in range(self.pool.max_size):
             try:
                 return await self._run(work, urgent=urgent)
-            except _Collision as failed:
+            except Collision as failed:
                 collision = failed
                 if collision.sqlstate not in UNPREPARED:
                     break
@@ -240,7 +215,7 @@ class Database:
 
     async def look_at_schema(self) -> None:
         """Check whether the schema still fits this program. If not, work is refused."""
-        fits, why = migrate.fit(*await self.read(_standing, urgent=True))
+        fits, why = migrate.fit(*await self.read(standing, urgent=True))
         self.unfit = None if fits else f"the schema does not fit this program: {why}"
 
     def _require_fit(self) -> None:
@@ -300,71 +275,14 @@ def admission_of(
     return Admission(limits, waited=waited, refused=refused, changed=changed)
 
 
-class _Collision(Exception):
-    """The transaction lost against a concurrent one, or a prepared statement was not as known."""
-
-    def __init__(self, sqlstate: str) -> None:
-        super().__init__(sqlstate)
-        self.sqlstate = sqlstate
-
-
-class _ConnectionLost(DatabaseUnavailable):
-    """The database went away; try again shortly."""
-
-
-class _NeverBegan(_ConnectionLost):
-    """The database went away; try again shortly."""
-
-
-async def _begin(session: Session, how: str) -> None:
+async def begin(session: Session, how: str) -> None:
     """Begin a transaction and apply the session's `pins`, in one round trip."""
     try:
         await session.execute(f"{how}; {session.pins}" if session.pins else how)
     except psycopg.Error as error:
-        if isinstance(translated(error), _ConnectionLost):
-            raise _NeverBegan from error
+        if isinstance(translated(error), ConnectionLost):
+            raise NeverBegan from error
         raise
-
-
-def translated(error: psycopg.Error) -> Exception:
-    """Translate an error of the database into one for clients; unknown ones are returned (500)."""
-    state = error.sqlstate
-    if state is not None and state in RETRIED:
-        return _Collision(state)
-    # An error without SQLSTATE comes from the driver: mostly, the connection failed.
-    if state is None:
-        # The driver refused to send a value, such as a text with a NUL character.
-        if isinstance(error, psycopg.DataError):
-            return InvalidRequest("the request holds a value that the database cannot take")
-        return _ConnectionLost() if isinstance(error, psycopg.OperationalError) else error
-    # 08: connection exception, 57P: the server is starting or shutting down.
-    if state.startswith(("08", "57P")):
-        return _ConnectionLost()
-    if state == "25006":
-        return DatabaseReadOnly()
-    if state == "42501":
-        return DatabasePrivilege()
-    if state == "53100":
-        return DatabaseFull()
-    if state.startswith("53"):
-        return DatabaseRefusal(RESOURCES.get(state, "the database lacks a resource; try later"))
-    # idle_in_transaction_session_timeout, transaction_timeout
-    if state in ("25P03", "25P04"):
-        return DatabaseUnavailable("the transaction took longer than the database allows")
-    if state == "55P03":
-        return DatabaseUnavailable("another request holds what this one changes; try again")
-    # 42P01 table, 3F000 schema is missing: the database is being restored, or was never migrated.
-    if state in ("42P01", "3F000"):
-        return DatabaseUnavailable("the database has not the tables of this service")
-    # 58 system error: the server's files are missing or not readable.
-    if state.startswith("58"):
-        return DatabaseUnavailable("the database cannot get at its files; its log says more")
-    if state == "57014":
-        return DatabaseUnavailable("the statement took longer than the server allows; try again")
-    # 22 data exception, 54 program limit: a value that passed our checks, but not PostgreSQL's.
-    if state.startswith(("22", "54")):
-        return InvalidRequest("the request holds a value that the database cannot take")
-    return error
 
 
 async def configure(session: Session, settings: Settings) -> None:
@@ -410,55 +328,6 @@ async def know_vectors(connection: Connection) -> None:
         ) from error
 
 
-async def first_contact(url: str, settings: Settings) -> "list[Check]":
-    """Check a database over one connection that is opened like those of the pool.
-
-    Raises ConfigurationError with the message of the database, which the pool would not show.
-    """
-    try:
-        async with await Session.connect(
-            libpq_url(url), autocommit=True, **sessions.parameters("indexd")
-        ) as session:
-            found = checks(await versions(session))
-            if not all(check.ok for check in found):
-                return found
-            await configure(session, settings)
-            await _begin(session, WRITE)
-            here = await _whereabouts(session)
-            await session.execute("COMMIT")
-        await _require_same(here, settings.maintenance_url or url)
-        return [*found, _pooler_check(session)]
-    except (psycopg.Error, _NeverBegan) as error:
-        said = error.__cause__ if isinstance(error, _NeverBegan) else error
-        raise ConfigurationError(f"the database cannot be reached: {said}") from error
-
-
-async def _require_same(here: TupleRow | None, maintenance_url: str) -> None:
-    """Raise ConfigurationError if the URL for maintenance leads to another database."""
-    async with maintenance(maintenance_url, "indexd") as connection:
-        if here != await _whereabouts(connection):
-            raise ConfigurationError(
-                "database_direct_url: leads to another database than database_url; "
-                "expected both to lead to the same one"
-            )
-
-
-async def _whereabouts(connection: Connection) -> TupleRow | None:
-    """Values that are equal only on two connections to the same database."""
-    cursor = await connection.execute("""
-        SELECT pg_postmaster_start_time()::text, oid
-          FROM pg_database
-         WHERE datname = current_database()
-    """)
-    return await cursor.fetchone()
-
-
-def _pooler_check(session: Session) -> "Check":
-    if session.pins is None:
-        return Check("pooler", True, "none in between")
-    return Check("pooler", True, "in between: nothing is prepared, each transaction sets its own")
-
-
 def _dumps(value: object) -> bytes:
     return msgspec.json.encode(value)
 
@@ -466,90 +335,3 @@ def _dumps(value: object) -> bytes:
 # psycopg keeps these two functions for the whole process; all its JSON values use msgspec.
 set_json_loads(msgspec.json.decode)
 set_json_dumps(_dumps)
-
-
-async def no_writes(connection: Connection) -> str | None:
-    """The reason why the database takes no writes on this connection; None if it takes them."""
-    cursor = await connection.execute(f"SELECT {NO_WRITES}")
-    [reason] = await cursor.fetchone() or (None,)
-    return None if reason is None else str(reason)
-
-
-class Versions(msgspec.Struct, frozen=True):
-    postgres: str
-    pgvector: str | None
-    schema: str | None
-    oldest_program: str | None = None
-    no_writes: str | None = None
-
-
-async def versions(connection: Connection) -> Versions:
-    """Read the versions of a database, its schema, and whether it takes writes.
-
-    `schema` is the revision of the database, `oldest_program` the oldest program it admits (see
-    `migrate.fit`), `no_writes` the reason why it takes no writes.
-    """
-    cursor = await connection.execute(f"""
-        SELECT current_setting('server_version'),
-               (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
-               {NO_WRITES}
-    """)
-    postgres, pgvector, reason = await cursor.fetchone() or ("", None, None)
-    schema, oldest_program = await _standing(connection)
-    return Versions(postgres.split()[0], pgvector, schema, oldest_program, reason)
-
-
-async def _standing(connection: Connection) -> tuple[str | None, str | None]:
-    """The asynchronous form of `migrate.standing`."""
-    cursor = await connection.execute(migrate.WHAT_IS_THERE)
-    migrated, says_oldest = await cursor.fetchone() or (False, False)
-    schema = oldest_program = None
-    if migrated:
-        cursor = await connection.execute(migrate.REVISION)
-        schema = (await cursor.fetchone() or (None,))[0]
-    if says_oldest:
-        cursor = await connection.execute(migrate.OLDEST_PROGRAM)
-        oldest_program = (await cursor.fetchone() or (None,))[0]
-    return schema, oldest_program
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One line of /readyz and `indexd doctor`. `state` is shown instead of "ok" or "failed"."""
-
-    name: str
-    ok: bool
-    detail: str
-    state: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.state or ('ok' if self.ok else 'failed')} ({self.detail})"
-
-
-def checks(found: Versions) -> list[Check]:
-    """Checks whether this program can serve a database. A failed one names the command to run."""
-    return [
-        Check("database", True, f"PostgreSQL {found.postgres}"),
-        _extension_check(found.pgvector),
-        Check("schema", *migrate.fit(found.schema, found.oldest_program)),
-        _writes_check(found.no_writes),
-    ]
-
-
-def _writes_check(reason: str | None) -> Check:
-    """Never a failed check: a server that cannot write still answers searches."""
-    if reason is None:
-        return Check("writes", True, "taken")
-    return Check("writes", True, f"the database takes none: {reason}", "refused")
-
-
-def _extension_check(version: str | None) -> Check:
-    if version is None:
-        return Check("extension", False, "vector is not installed: run `indexd db upgrade`")
-    if tuple(int(part) for part in version.split(".")) < OLDEST_PGVECTOR:
-        return Check(
-            "extension",
-            False,
-            f"pgvector {version} can corrupt an index on vacuum: install 0.8.4 or newer, "
-            "then run `ALTER EXTENSION vector UPDATE`",
-        )
-    return Check("extension", True, f"pgvector {version}")

@@ -12,7 +12,8 @@ from typing import Literal
 import msgspec
 from psycopg import sql
 
-from indexd.db.pool import NO_WRITES, Connection
+from indexd.db.checks import NO_WRITES
+from indexd.db.pool import Connection
 from indexd.store import rows
 
 MAX_DIMENSION = 4_000

@@ -10,8 +10,9 @@ from indexd.access import OPEN, Access
 from indexd.api.auth import scope
 from indexd.api.operations import Operation, get
 from indexd.context import Service
-from indexd.db import pool
-from indexd.db.pool import Check, Connection
+from indexd.db import checks
+from indexd.db.checks import Check
+from indexd.db.pool import Connection
 from indexd.db.refusals import Refusals
 from indexd.embedders import Embedder
 from indexd.errors import DatabaseReadOnly, DatabaseUnavailable, Unavailable
@@ -35,17 +36,17 @@ async def healthz() -> str:
 async def readyz(service: NamedDependency[Service]) -> Response[str]:
     """Whether requests can be served: 200 or 503, with one line per check."""
     try:
-        checks = pool.checks(await service.database.read(pool.versions, urgent=True))
+        found = checks.checks(await service.database.read(checks.versions, urgent=True))
     except DatabaseUnavailable as error:
-        checks = [Check("database", False, error.message)]
+        found = [Check("database", False, error.message)]
     except psycopg.Error as error:
-        checks = [Check("database", False, str(error).splitlines()[0])]
-    checks = [_last_write(check, service.database.refusals) for check in checks]
-    checks.append(_embedder_check(service.embedder))
-    checks.append(budget_check(service.budget))
-    ready = all(check.ok for check in checks)
+        found = [Check("database", False, str(error).splitlines()[0])]
+    found = [_last_write(check, service.database.refusals) for check in found]
+    found.append(_embedder_check(service.embedder))
+    found.append(budget_check(service.budget))
+    ready = all(check.ok for check in found)
     return Response(
-        "".join(f"{check}\n" for check in checks),
+        "".join(f"{check}\n" for check in found),
         status_code=200 if ready else 503,
         headers={} if ready else {"Retry-After": "1"},
         media_type=MediaType.TEXT,
@@ -74,7 +75,7 @@ async def metrics(
 
 
 async def _counted(connection: Connection) -> tuple[dict[str, int], bool]:
-    read_only = await pool.no_writes(connection) is not None
+    read_only = await checks.no_writes(connection) is not None
     return await stats.document_counts(connection), read_only
 
 

@@ -12,8 +12,9 @@ from indexd.api.routes.retention import seen
 from indexd.api.structs import NamespaceOut, StatsOut, VersionOut
 from indexd.background import index_keeper
 from indexd.context import Service
-from indexd.db import pool
-from indexd.db.pool import Connection, Versions
+from indexd.db import checks
+from indexd.db.checks import Versions
+from indexd.db.pool import Connection
 from indexd.store import indexes, policies
 from indexd.store import stats as store
 from indexd.store.indexes import Serving
@@ -40,7 +41,7 @@ async def stats(service: NamedDependency[Service], access: NamedDependency[Acces
                 await indexes.look(connection), rules, await indexes.obstacle(connection)
             ),
             policy_hash,
-            await pool.versions(connection),
+            await checks.versions(connection),
         )
 
     rows, serving, policy_hash, versions = await service.database.read(look)

@@ -48,7 +48,7 @@ async def run(database: Database, memory: NamespaceMemory, query: Query, tuning:
     if shortcut := remembered(memory, query, tuning):
         sent = one_statement.statement(shortcut, tuning)
         answered = await database.read_once(sent.settings, sent.text, sent.values)
-        told = [one_statement.Row.of(row) for row in answered]
+        told = [one_statement.ShortcutRow.of(row) for row in answered]
         if found := learned(memory, shortcut, told, tuning):
             return found
     return await database.read(lambda connection: in_snapshot(connection, memory, query, tuning))
@@ -74,7 +74,10 @@ def remembered(memory: NamespaceMemory, query: Query, tuning: Tuning) -> Shortcu
 
 
 def learned(
-    memory: NamespaceMemory, shortcut: Shortcut, rows: Sequence[one_statement.Row], tuning: Tuning
+    memory: NamespaceMemory,
+    shortcut: Shortcut,
+    rows: Sequence[one_statement.ShortcutRow],
+    tuning: Tuning,
 ) -> Found | None:
     """The answer of a shortcut, if it is one; what it says of the namespace is remembered."""
     if not one_statement.holds(shortcut, rows):

@@ -51,7 +51,7 @@ def statement(shortcut: Shortcut, tuning: Tuning) -> Statement:
     )
 
 
-class Row(msgspec.Struct, frozen=True):
+class ShortcutRow(msgspec.Struct, frozen=True):
     """A row of the answer. Without a hit, where nothing was found, `hit` is None."""
 
     facts: Facts
@@ -59,7 +59,7 @@ class Row(msgspec.Struct, frozen=True):
     cosines: list[float] | None
 
     @classmethod
-    def of(cls, row: Sequence[Any]) -> "Row":
+    def of(cls, row: Sequence[Any]) -> "ShortcutRow":
         """From the columns in the order of statements.SHORTCUT."""
         facts, (doc_id, *rest), cosines = row[:_HIT], row[_HIT:_COSINES], row[_COSINES]
         hit = None if doc_id is None else Hit(doc_id, *rest)
@@ -71,7 +71,7 @@ _COSINES = _HIT + len(FIELDS)
 """Places of the first column of a hit, and of the cosines."""
 
 
-def holds(shortcut: Shortcut, rows: Sequence[Row]) -> bool:
+def holds(shortcut: Shortcut, rows: Sequence[ShortcutRow]) -> bool:
     """Whether the namespace is as it was remembered, but for the number of its chunks."""
     if not rows:
         return False
@@ -80,7 +80,7 @@ def holds(shortcut: Shortcut, rows: Sequence[Row]) -> bool:
     return msgspec.structs.replace(first.facts, chunks=expected.chunks) == expected
 
 
-def answer(shortcut: Shortcut, rows: Sequence[Row], tuning: Tuning) -> Found | None:
+def answer(shortcut: Shortcut, rows: Sequence[ShortcutRow], tuning: Tuning) -> Found | None:
     """The hits, if no chunk that was not seen can be among them; `holds` comes first."""
     query, plan = shortcut.query, shortcut.plan
     found = [row.hit for row in rows if row.hit is not None]
