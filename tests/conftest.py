@@ -230,9 +230,30 @@ def common_connection(common_url: str) -> Iterator[psycopg.Connection[Any]]:
 @pytest.fixture
 def sql(common_connection: psycopg.Connection[Any]) -> Sql:
     """Look into the common database, as an admin in psql would. It is empty at first."""
-    tables = ", ".join(str(table) for table in metadata.sorted_tables)
-    common_connection.execute(f"TRUNCATE {tables}")
+    _empty(common_connection)
     return _runner(common_connection)
+
+
+LARGE = 32 * 1024 * 1024
+"""Bytes of the database's largest table from which its files are made anew."""
+
+
+def _empty(connection: psycopg.Connection[Any]) -> None:
+    """Delete all rows. TRUNCATE makes new files for each table and index: 70 ms, deletes take 2."""
+    tables = [str(table) for table in metadata.sorted_tables]
+    [[size]] = connection.execute(
+        "SELECT max(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) AS name",
+        [tables],
+    ).fetchall()
+    if size < LARGE:
+        connection.execute("; ".join(f"DELETE FROM {table}" for table in tables))
+        return
+    while True:
+        try:
+            connection.execute(f"TRUNCATE {', '.join(tables)}")
+        except psycopg.errors.DeadlockDetected:
+            continue  # with what the application does in the background
+        return
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@
     ├── InvalidRequest            400 invalid_request
     │   ├── InvalidJson           400 invalid_json
     │   ├── InvalidField          400 invalid_field
+    │   │   └── UnknownField      400 unknown_field          (with a hint)
     │   ├── InvalidEmbedding      400 invalid_embedding
     │   ├── DimensionMismatch     400 dimension_mismatch
     │   ├── DuplicateChunkId      400 duplicate_chunk_id
@@ -89,6 +90,12 @@ class InvalidField(InvalidRequest):
     """A field is missing or not of its type."""
 
     code = "invalid_field"
+
+
+class UnknownField(InvalidField):
+    """A field of a body or a query parameter that this route does not have."""
+
+    code = "unknown_field"
 
 
 class InvalidEmbedding(InvalidRequest):

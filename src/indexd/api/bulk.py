@@ -72,7 +72,7 @@ async def take(request: Request[Any, Any, Any], service: Service, access: Access
             document = await work.run(len(line), partial(_checked, sent, settings))
             access.writes(document.namespace)
         except IndexdError as error:
-            _refuse(out, number, sent.doc_id if sent else None, error)
+            _refuse(out, number, sent.doc_id if sent else _doc_id_of(line), error)
             continue
         finally:
             if stay is not None:
@@ -86,6 +86,23 @@ async def take(request: Request[Any, Any, Any], service: Service, access: Access
     out.errors.sort(key=lambda error: error.line)
     del out.errors[LISTED_ERRORS:]
     return out
+
+
+class _Named(msgspec.Struct):
+    doc_id: str
+
+
+def _doc_id_of(line: bytes | IndexdError) -> str | None:
+    """The id in a line that is no document, if it has one."""
+    if isinstance(line, IndexdError) or len(line) > LARGE:
+        return None
+    try:
+        return _named.decode(line).doc_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+_named = msgspec.json.Decoder(_Named)
 
 
 def _decoded(line: bytes, settings: Settings) -> UpsertIn:

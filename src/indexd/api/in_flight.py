@@ -22,6 +22,8 @@ from indexd.access import ANYONE, OPEN
 from indexd.api import large_bodies
 from indexd.api.auth import scope_of
 from indexd.api.json_body import DECODED, Json, require_content_type
+from indexd.api.operations import parameters
+from indexd.api.parse import require_parameters
 from indexd.api.refusal import refuse
 from indexd.errors import BodyTimeout, IncompleteBody, Overloaded
 from indexd.load.admission import Admission
@@ -194,9 +196,14 @@ def stay_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Stay | None:
 
 
 def arrival(settings: Settings, work: LargeWork) -> Callable[[Request[Any, Any, Any]], Any]:
-    """The hook before a handler: the request takes its place, and a large body is decoded."""
+    """The hook before a handler: the request takes its place, and a large body is decoded.
+
+    A request with a query parameter that its route does not have is refused unread.
+    """
 
     async def arrive(request: Request[Any, Any, Any]) -> None:
+        if request.scope["query_string"] and "operation" in request.route_handler.opt:
+            require_parameters(request.query_params, list(parameters(request.route_handler)))
         stay = stay_of(request)
         if stay is None:
             return

@@ -1,7 +1,9 @@
 """From the bytes of a body to a struct, strictly, in one pass."""
 
+import difflib
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -10,7 +12,13 @@ from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.typing import FieldDefinition
 from msgspec import UNSET
 
-from indexd.errors import InvalidEmbedding, InvalidField, InvalidJson, UnsupportedContentType
+from indexd.errors import (
+    InvalidEmbedding,
+    InvalidField,
+    InvalidJson,
+    UnknownField,
+    UnsupportedContentType,
+)
 
 T = TypeVar("T")
 
@@ -110,11 +118,56 @@ def _invalid_field(message: str, expected: Any, where: str) -> Exception:
     what, _, path = message.partition(" - at `$")
     place = (where + path.rstrip("`")).lstrip(".") or "the body"
     text = f"{place}: {what[0].lower()}{what[1:]}".replace("`", "")
-    if what.startswith(("Invalid enum value", "Object contains unknown field")):
+    if what.startswith("Object contains unknown field"):
+        [name] = re.findall("`(.*)`", what, re.DOTALL)
+        inside = "" if place == "the body" else f"{place}."
+        return unknown(name, _choices(msgspec.inspect.type_info(expected), path), inside)
+    if what.startswith("Invalid enum value"):
         text += f", expected {' or '.join(_choices(msgspec.inspect.type_info(expected), path))}"
     elif what in _NO_TIME or what.startswith("Expected `datetime"):
         text = f"{place}: expected an RFC 3339 time with an offset, such as {A_TIME}"
     return InvalidEmbedding(text) if "embedding" in place else InvalidField(text)
+
+
+def unknown(name: str, known: Sequence[str], inside: str = "") -> UnknownField:
+    """The error for a field or a query parameter that is not one of these.
+
+    `inside` is the path of the object that has it, with a dot at its end.
+    """
+    shown = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]} and more"
+    nearest = [other for other in MEANT.get(name, ()) if other in known]
+    nearest = nearest or difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return UnknownField(
+        f"{inside}{shown}: unknown field, expected {' or '.join(known) or 'none'}",
+        hint=f"did you mean {nearest[0]}?" if nearest else "leave it out",
+    )
+
+
+LONGEST_SHOWN = 100
+"""Characters of an unknown name that the message shows."""
+
+MEANT: Mapping[str, Sequence[str]] = MappingProxyType(
+    {
+        "collection": ("namespace",),
+        "content": ("text",),
+        "document_id": ("doc_id",),
+        "id": ("doc_id",),
+        "key": ("doc_id",),
+        "limit": ("k",),
+        "metadata": ("meta",),
+        "n_results": ("k",),
+        "ns": ("namespace",),
+        "path": ("source_path",),
+        "size": ("k", "limit"),
+        "top_k": ("k",),
+        "topk": ("k",),
+        "ttl": ("ttl_seconds", "half_life_seconds"),
+        "values": ("embedding",),
+        "vector": ("embedding",),
+        "where": ("filters",),
+    }
+)
+"""Names that other services have, and ours for the same."""
 
 
 def _choices(expected: msgspec.inspect.Type, path: str) -> list[str]:

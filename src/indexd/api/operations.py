@@ -34,6 +34,7 @@ from indexd.errors import (
     RateLimited,
     ScopeMissing,
     Unauthorized,
+    UnknownField,
     UnsupportedContentType,
     WritesPaused,
 )
@@ -96,6 +97,7 @@ class Common(NamedTuple):
 COMMON: tuple[Common, ...] = (
     Common(InvalidJson, lambda route: route.body == JSON),
     Common(InvalidField, lambda route: route.takes_input),
+    Common(UnknownField, lambda _: True),
     Common(InvalidRequest, lambda route: route.takes_input),
     Common(Unauthorized, lambda route: route.is_guarded),
     Common(ScopeMissing, lambda route: route.is_guarded and route.scope != "read"),

@@ -1,6 +1,7 @@
 """From a request's struct to what the store takes; every check that needs no database."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +9,7 @@ from litestar.datastructures import MultiDict
 from msgspec import UNSET
 
 from indexd import vectors
-from indexd.api.json_body import A_TIME
+from indexd.api.json_body import A_TIME, unknown
 from indexd.api.structs import (
     ChunkIn,
     FiltersIn,
@@ -181,11 +182,17 @@ def query_from(request: SearchIn, *, max_k: int, embeds: bool, at: datetime) -> 
         at=at,
         mode=mode,
         k=min(request.k or DEFAULT_K, max_k),
-        filters=filters_from(request.filters),
+        filters=filters_from(_one_of(request.filters, request.filter)),
         text=text,
         vector=vector,
         model=_model(request.embedding_model),
     )
+
+
+def _one_of(filters: FiltersIn | None, alias: FiltersIn | None) -> FiltersIn | None:
+    if filters is not None and alias is not None:
+        raise InvalidField("filter: is the same as filters, expected one of the two")
+    return filters if alias is None else alias
 
 
 def _query_vector(request: SearchIn, query: QueryIn) -> vectors.Embedding | None:
@@ -207,11 +214,14 @@ def checked_limit(limit: int) -> int:
     return min(limit, MAX_LIMIT)
 
 
-def require_parameters(sent: MultiDict[Any], *known: str) -> None:
-    """For what can't be undone: a parameter that is misspelt, or there twice, may mean anything."""
+def require_parameters(sent: MultiDict[Any], known: Sequence[str]) -> None:
+    """A parameter that is misspelt, or there twice, may mean anything.
+
+    Raises UnknownField or InvalidField.
+    """
     for name in sent:
         if name not in known:
-            raise InvalidField(f"{name}: unknown query parameter, expected {', '.join(known)}")
+            raise unknown(name, known)
         if len(sent.getall(name)) > 1:
             raise InvalidField(f"{name}: expected once in the query, got it more often")
 

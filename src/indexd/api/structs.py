@@ -125,7 +125,7 @@ class SourceRefIn(msgspec.Struct, forbid_unknown_fields=True):
     injected_by: Annotated[str | None, doc("Who or what put the document in")] = None
 
 
-class ChunkIn(msgspec.Struct):
+class ChunkIn(msgspec.Struct, forbid_unknown_fields=True):
     """A piece of a document with its vector; it needs an embedding or a text."""
 
     id: Annotated[
@@ -156,7 +156,7 @@ class ChunkIn(msgspec.Struct):
     ] = None
 
 
-class UpsertIn(msgspec.Struct):
+class UpsertIn(msgspec.Struct, forbid_unknown_fields=True):
     """A document as it is to be stored."""
 
     doc_id: DocId
@@ -236,7 +236,7 @@ class BulkOut(msgspec.Struct):
     )
 
 
-class DeleteIn(msgspec.Struct):
+class DeleteIn(msgspec.Struct, forbid_unknown_fields=True):
     """The document to delete."""
 
     doc_id: DocId
@@ -277,7 +277,7 @@ class FiltersIn(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
 
 
-class QueryIn(msgspec.Struct):
+class QueryIn(msgspec.Struct, forbid_unknown_fields=True):
     """A query as an object."""
 
     text: Annotated[str | None, doc("Text of the query", "backup policy")] = None
@@ -287,7 +287,7 @@ class QueryIn(msgspec.Struct):
     ] = None
 
 
-class SearchIn(msgspec.Struct):
+class SearchIn(msgspec.Struct, forbid_unknown_fields=True):
     """What to search for; it needs a text or an embedding."""
 
     query: Annotated[
@@ -297,6 +297,7 @@ class SearchIn(msgspec.Struct):
     namespace: Namespace = None
     k: Results = None
     filters: Annotated[FiltersIn | None, doc("Filters on the chunks; all must match")] = None
+    filter: Annotated[FiltersIn | None, doc("The same as `filters`; send one of the two")] = None
     embedding: Annotated[
         Numbers | UnsetType,
         doc("Vector of the query; used where `query.meta.embedding` is missing", [0.12, 0.98]),
@@ -316,7 +317,7 @@ class SearchIn(msgspec.Struct):
     embedding_model: EmbeddingModel = None
 
 
-class RelatedIn(msgspec.Struct):
+class RelatedIn(msgspec.Struct, forbid_unknown_fields=True):
     """The document whose neighbours are searched."""
 
     doc_id: DocId
@@ -370,7 +371,7 @@ class SearchOut(msgspec.Struct):
     ] = UNSET
 
 
-class EmbedIn(msgspec.Struct):
+class EmbedIn(msgspec.Struct, forbid_unknown_fields=True):
     """A text to make a vector of."""
 
     text: Annotated[
@@ -473,7 +474,7 @@ class RetentionOut(msgspec.Struct):
     ]
 
 
-class DecayPreviewIn(msgspec.Struct):
+class DecayPreviewIn(msgspec.Struct, forbid_unknown_fields=True):
     """Which documents to show, and under which half-life."""
 
     namespace: Namespace = None
@@ -505,7 +506,7 @@ class DecayPreviewOut(msgspec.Struct):
     curve: Annotated[list[Point], doc("Points of decay over age, with the documents up to each")]
 
 
-class RetentionPreviewIn(msgspec.Struct):
+class RetentionPreviewIn(msgspec.Struct, forbid_unknown_fields=True):
     """What to preview; everything may be left out."""
 
     namespace: Annotated[
@@ -623,7 +624,7 @@ class AuditOut(msgspec.Struct):
     ]
 
 
-class FeedbackIn(msgspec.Struct):
+class FeedbackIn(msgspec.Struct, forbid_unknown_fields=True):
     """A verdict on a document."""
 
     doc_id: DocId

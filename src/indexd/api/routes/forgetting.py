@@ -19,7 +19,7 @@ from indexd.api.deletions import record_deletions
 from indexd.api.limits import check_filters
 from indexd.api.operations import Operation, get, json_post
 from indexd.api.parameters import Limit
-from indexd.api.parse import checked_limit, condition_from, reason_from, require_parameters
+from indexd.api.parse import checked_limit, condition_from, reason_from
 from indexd.api.structs import AuditOut, ForgetIn, ForgetOut
 from indexd.context import Service
 from indexd.db.pool import Connection
@@ -48,7 +48,6 @@ async def forget(
     ] = False,
 ) -> ForgetOut:
     """Forget documents by filter, or as a dry run planned it; a dry run changes nothing."""
-    require_parameters(request.query_params, "dry_run")
     if data.filter is not None:
         check_filters(data.filter, service.settings, "filter")
     reason = reason_from(data)
