@@ -142,6 +142,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.postgresql_user = "postgres"
 
 
+OF_THEIR_OWN = {"clone", "older", "standby_url", "external"}
+"""Fixtures that make a database or a server for one test: 0.1 s and more."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test with a database or a server of its own is slow, whether it says so or not."""
+    for item in items:
+        if OF_THEIR_OWN & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_unconfigure() -> None:
     _running.close()
 

@@ -5,9 +5,12 @@ import json
 import random
 from typing import Any
 
+import pytest
+
 from tests.conftest import Client, Sql, document
 
 
+@pytest.mark.slow
 async def test_fifty_clients_at_once(client: Client, sql: Sql) -> None:
     async def one(number: int) -> list[int]:
         chance = random.Random(number)

@@ -19,6 +19,8 @@ from indexd.store import indexes
 from tests.conftest import Client, Sql, command, document
 from tests.test_poolers import refusal
 
+pytestmark = pytest.mark.slow
+
 SHORT = {
     "statement_timeout": "50ms",
     "lock_timeout": "1ms",

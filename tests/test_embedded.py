@@ -26,6 +26,8 @@ from indexd.db import embedded, server_user
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 NOBODY = 65_534
 
 as_root = pytest.mark.skipif(

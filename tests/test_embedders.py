@@ -18,6 +18,8 @@ from indexd.settings import Settings, load
 from tests.conftest import Client, Sql, document
 from tests.fake_embedders import BROKEN, DIMENSION, Fake, Mode, running, vector
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = json.loads(
     (Path(indexd.__file__).parent / "api/os.context.text.embed.schema.json").read_text()
 )

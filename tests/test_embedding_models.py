@@ -124,6 +124,7 @@ async def test_other_weights_under_the_same_name_are_another_model(
         await upsert(client, texts_document("b", "two", namespace="another"))
 
 
+@pytest.mark.slow
 async def test_a_model_that_is_replaced_while_the_service_runs_is_noticed(
     client: Client, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def test_about_as_many_as_there_are_cores_are_found_from_above_and_from_below() 
             assert cores <= usual(database.work(limit, 20)) <= cores + 2
 
 
+@pytest.mark.slow
 def test_a_change_of_what_the_database_can_do_is_followed() -> None:
     database, limit = overloaded(cores=8)
     database.work(limit, 20)

@@ -27,6 +27,8 @@ from indexd.settings import Settings
 from tests.conftest import Client, Sql, document
 from tests.test_serve import external, serving
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["external"]
 
 SETTINGS = Settings()

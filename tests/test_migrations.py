@@ -133,6 +133,7 @@ def test_a_url_of_two_hosts_does_for_every_command(url: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_two_hosts_with_ports_behind_the_colon_are_tried_in_turn() -> None:
     away = "postgresql://indexd@127.0.0.1:1,127.0.0.1:2/indexd"
     for words in (["upgrade"], ["downgrade", "0001"], ["check"], ["current"]):
@@ -157,6 +158,7 @@ def test_a_revision_that_does_not_exist_is_one_line(url: str, words: tuple[str, 
     migrate.check(url)
 
 
+@pytest.mark.slow
 def test_the_sql_up_to_a_revision_that_does_not_exist_is_one_line() -> None:
     found = subprocess.run(
         [sys.executable, "-m", "indexd", "db", "sql", "9999"],
@@ -256,6 +258,7 @@ def test_limits_of_the_role_do_not_stop_a_migration(
     migrate.check(url)
 
 
+@pytest.mark.slow
 def test_plain_alembic_takes_the_password_from_the_file(tmp_path: Path) -> None:
     """The database that it meets believes every password and says which one it was."""
     (tmp_path / "password").write_text("from the file\n")

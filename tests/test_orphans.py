@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import Client, Sql, document
 from tests.test_backup import indexd
 
+pytestmark = pytest.mark.slow
+
 
 async def put(client: Client, *bodies: dict[str, Any]) -> None:
     for body in bodies:

@@ -24,6 +24,8 @@ from tests.conftest import Client, Sql, command, document, service_of
 from tests.poolers import pgbouncer
 from tests.test_serve import serving
 
+pytestmark = pytest.mark.slow
+
 SEARCHES = 2_000
 CLIENTS = 8
 

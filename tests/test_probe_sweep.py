@@ -125,15 +125,16 @@ async def search(
     k: int = 10,
     filters: Filters | None = None,
     tuning: Tuning = PUSHING,
+    **more: Any,
 ) -> store.Found:
     """By the plan for what the planner estimates, as a snapshot would be searched."""
     wanted = Query(
         namespace=space.namespace,
         mode="vector",
         k=k,
-        at=AT,
         filters=filters or Filters(),
         vector=query,
+        **{"at": AT, **more},
     )
     plan = plans.choose(wanted, space, space.chunks, tuning)
     async with connection.transaction():
@@ -165,6 +166,66 @@ async def test_the_answer_is_that_of_brute_force(
         filters = Filters(tags=None if tag is None else [f"t{tag}"])
         found = await search(connection, space, query, k=k, filters=filters)
         assert_same(found.hits, corpus.best(query, policy, k, tag))
+
+
+@pytest.mark.parametrize("policy", [None, DAY, 30 * DAY, 3650 * DAY])
+@pytest.mark.parametrize("least", [-0.2, 0.2, 0.6, 0.99])
+async def test_what_is_similar_enough_is_ranked_as_by_brute_force(
+    connection: Connection, rng: np.random.Generator, policy: float | None, least: float
+) -> None:
+    corpus = Corpus(rng, 1_500, spread_days=400)
+    corpus.own = [HALF_LIVES[n] for n in rng.integers(0, len(HALF_LIVES), 1_500)]
+    await store_and_index(connection, "ns", corpus)
+    space = await space_of(connection, "ns", policy)
+    for number in range(12):
+        query = normalised(rng.normal(size=DIMENSION).astype(np.float32))
+        cosine = corpus.vectors.astype(np.float64) @ query.astype(np.float64)
+        # No chunk lies so near to the threshold that float32 decides.
+        threshold = least + next(s for s in (0, 1e-4, 2e-4) if min(abs(cosine - least - s)) > 1e-6)
+        expected = [
+            (doc_id, score)
+            for doc_id, score in corpus.best(query, policy, 1_500, None)
+            if cosine[int(doc_id[1:])] >= threshold
+        ]
+        offset = (0, 3, 40)[number % 3]
+        found = await search(
+            connection, space, query, k=offset + 10, offset=offset, min_similarity=threshold
+        )
+        assert_same(found.hits, expected[offset : offset + 10])
+
+
+@pytest.mark.parametrize("policy", [None, DAY, 365 * DAY])
+async def test_pages_are_the_ranking_in_parts(
+    connection: Connection, rng: np.random.Generator, policy: float | None
+) -> None:
+    corpus = Corpus(rng, 1_500, spread_days=400)
+    await store_and_index(connection, "ns", corpus)
+    space = await space_of(connection, "ns", policy)
+    query = normalised(rng.normal(size=DIMENSION).astype(np.float32))
+    pages = [
+        hit
+        for offset in range(0, 200, 20)
+        for hit in (await search(connection, space, query, k=offset + 20, offset=offset)).hits
+    ]
+    assert_same(pages, corpus.best(query, policy, 200, None))
+    assert len({hit.doc_id for hit in pages}) == 200
+
+
+async def test_a_search_in_the_past_sees_what_was_there(
+    connection: Connection, rng: np.random.Generator
+) -> None:
+    corpus = Corpus(rng, 1_500, spread_days=400)
+    await store_and_index(connection, "ns", corpus)
+    space = await space_of(connection, "ns", 30 * DAY)
+    past = AT - timedelta(days=200)
+    query = normalised(rng.normal(size=DIMENSION).astype(np.float32))
+    found = await search(
+        connection, space, query, k=20, at=past, filters=Filters(ingested_until=past)
+    )
+    there = [n for n in range(1_500) if corpus.age[n] >= 200 * DAY]
+    corpus.age = corpus.age - 200 * DAY
+    ranked = corpus.best(query, 30 * DAY, 1_500, None)
+    assert_same(found.hits, [one for one in ranked if int(one[0][1:]) in there][:20])
 
 
 @settings(

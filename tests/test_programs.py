@@ -23,6 +23,8 @@ from indexd.db import embedded
 from indexd.db.server_user import ROOTS_USER
 from tests.conftest import command, refusal
 
+pytestmark = pytest.mark.slow
+
 DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 """PostgreSQL servers that Debian's packages install; they have TLS."""
 

@@ -730,6 +730,7 @@ def test_memory_does_not_grow_with_the_row_group(tmp_path: Path) -> None:
     assert most < vectors.nbytes / 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GITLOG.exists(), reason="the real corpus ../shared is not here")
 def test_all_of_the_real_corpus_arrives(fake: FakeIndexd, push: Push) -> None:
     result = push(GITLOG, "--url", fake.url)

@@ -21,6 +21,8 @@ from tests.conftest import Client, command, document
 from tests.test_access import ROUTES, about
 from tests.test_serve import serving
 
+pytestmark = pytest.mark.slow
+
 WRITING = {"/index/upsert", "/index/bulk", "/index/delete", "/index/feedback", "/index/forget"}
 
 POLICIES = """

@@ -16,7 +16,7 @@ from tests.test_serve import serving
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
-CHANGING = {"latency_ms", "ingested_at", "plan_id", "expires_at", "event_id"}
+CHANGING = {"at", "latency_ms", "ingested_at", "plan_id", "expires_at", "event_id"}
 """Keys whose values differ from run to run; those shown are compared by type."""
 
 

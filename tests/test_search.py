@@ -58,6 +58,7 @@ async def test_a_result_has_every_field_of_the_contract(client: Client) -> None:
         "snippet": "Ein Abschnitt",
         "rationale": ["Tag match: project", "Vector cosine: 1.00"],
         "text": "Ein Abschnitt",
+        "document_meta": {},
         "meta": {"tags": ["project/infra"], "n": 1},
         "source_ref": {
             "origin": "docs",
@@ -230,7 +231,6 @@ class TestFilters:
     @pytest.mark.parametrize(
         "filters",
         [
-            {"unknown": 1},
             {"tags": []},
             {"tags": "project"},
             {"tags": [""]},

@@ -19,8 +19,11 @@ async def test_healthz_answers_ok_without_a_database() -> None:
         assert ready.status_code == 503
         assert ready.headers["retry-after"]
         assert ready.text.startswith("database: failed")
-        for method, route in (("POST", "/index/search"), ("POST", "/index/delete")):
-            answer = await client.request(method, route, json={"doc_id": "a", "query": "x"})
+        for route, body in (
+            ("/index/search", {"query": "x"}),
+            ("/index/delete", {"doc_id": "a"}),
+        ):
+            answer = await client.post(route, json=body)
             assert answer.status_code == 503
             assert answer.headers["retry-after"]
             assert answer.json()["code"] == "database_unavailable"

@@ -21,6 +21,8 @@ from indexd.telemetry.metrics import Metrics
 from tests.conftest import Client, command, document
 from tests.test_serve import external, serving
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["external"]
 
 SLOW = 120

@@ -26,6 +26,8 @@ from tests.conftest import Client, command, document
 from tests.test_migrations import become
 from tests.test_serve import free_port, is_ready, wait_until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 PREVIOUS = "6907a29"

@@ -36,6 +36,7 @@
                best.half_life AS half_life_seconds,
                best.text AS text,
                best.meta AS meta,
+               document.meta AS document_meta,
                best.tags AS tags,
                best.ingested_at AS ingested_at,
                NULL::text[] AS words,

@@ -11,7 +11,7 @@
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
                    AND true
-                   AND (embedding <#> %(vector)s) <= -%(kth)s::float8
+                   AND (embedding <#> %(vector)s) <= -%(floor)s::float8
                 OFFSET 0
               ) AS matching
                    ) AS scored

@@ -25,7 +25,7 @@
              ORDER BY doc_id, score DESC, chunk_id
         ) AS documents
              ORDER BY score DESC, doc_id, chunk_id
-             LIMIT %(k)s
+             LIMIT %(page)s OFFSET %(offset)s
         )
         SELECT best.doc_id AS doc_id,
                best.chunk_id AS chunk_id,
@@ -36,6 +36,7 @@
                best.half_life AS half_life_seconds,
                chunk.text AS text,
                chunk.meta AS meta,
+               document.meta AS document_meta,
                chunk.tags AS tags,
                best.ingested_at AS ingested_at,
                NULL::text[] AS words,

@@ -15,7 +15,7 @@
                  WHERE namespace = %(namespace)s
                    AND half_life_class = slice.class
                    AND ingested_at BETWEEN slice.since AND slice.until
-                   AND (embedding <#> %(vector)s) <= -%(kth)s::float8
+                   AND (embedding <#> %(vector)s) <= -%(floor)s::float8
                    AND true
                 OFFSET 0
               ) AS swept

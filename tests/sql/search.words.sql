@@ -22,7 +22,7 @@
             SELECT *
               FROM scored
              ORDER BY score DESC, doc_id, chunk_id
-             LIMIT %(k)s
+             LIMIT %(page)s OFFSET %(offset)s
         )
         SELECT best.doc_id AS doc_id,
                best.chunk_id AS chunk_id,
@@ -33,6 +33,7 @@
                best.half_life AS half_life_seconds,
                chunk.text AS text,
                chunk.meta AS meta,
+               document.meta AS document_meta,
                chunk.tags AS tags,
                best.ingested_at AS ingested_at,
                ARRAY(

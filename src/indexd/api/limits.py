@@ -102,8 +102,9 @@ def check_search(request: SearchIn, settings: Settings) -> None:
     """Raises InvalidField for a query that is too long and for filters of too many values."""
     text = request.query if isinstance(request.query, str) else request.query and request.query.text
     check_text(text or "", settings, "query")
-    if request.filters is not None:
-        check_filters(request.filters, settings, "filters")
+    for name, filters in (("filters", request.filters), ("filter", request.filter)):
+        if filters is not None:
+            check_filters(filters, settings, name)
 
 
 def check_filters(filters: FiltersIn | ForgetFilterIn, settings: Settings, where: str) -> None:

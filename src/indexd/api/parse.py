@@ -1,5 +1,6 @@
 """From a request's struct to what the store takes; every check that needs no database."""
 
+import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -7,6 +8,7 @@ from typing import Any
 
 from litestar.datastructures import MultiDict
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from indexd import vectors
 from indexd.api.json_body import A_TIME, unknown
@@ -36,6 +38,8 @@ from indexd.vectors import PENDING_EMBEDDING, Model
 
 DEFAULT_K = 10
 MAX_LIMIT = 1_000
+MAX_DEPTH = 1_000
+"""Results that are ranked at most, those among them that `offset` skips."""
 
 _OFFSET = re.compile(r"(line|byte):[0-9]+(-[0-9]+)?|offset:[0-9]+")
 
@@ -154,7 +158,7 @@ def _wanted(value: str | list[str] | None, key: str) -> list[str] | None:
     return [value] if isinstance(value, str) else value
 
 
-def query_from(request: SearchIn, *, max_k: int, embeds: bool, at: datetime) -> Query:
+def query_from(request: SearchIn, *, max_k: int, embeds: bool, now: datetime) -> Query:
     """Raises MissingQuery, InvalidEmbedding or InvalidField.
 
     `embeds` says whether an embedder is configured: then a text alone may become the vector.
@@ -177,16 +181,41 @@ def query_from(request: SearchIn, *, max_k: int, embeds: bool, at: datetime) -> 
     mode = request.mode
     if mode == "auto":
         mode = "lexical" if vector is None and not embeds else "vector"
+    if mode == "hybrid" and request.min_score is not None:
+        raise InvalidField("min_score: a score of mode hybrid is a rank, expected min_similarity")
+    offset, asked_at = request.offset or 0, utc(request.at, "at")
+    filters = filters_from(_one_of(request.filters, request.filter))
+    if asked_at is not None and asked_at < now:
+        filters = replace(filters, ingested_until=asked_at)
     return Query(
         namespace=namespace_of(request.namespace),
-        at=at,
+        at=asked_at or now,
         mode=mode,
-        k=min(request.k or DEFAULT_K, max_k),
-        filters=filters_from(_one_of(request.filters, request.filter)),
+        k=_depth(min(request.k or DEFAULT_K, max_k), offset),
+        offset=offset,
+        filters=filters,
         text=text,
         vector=vector,
         model=_model(request.embedding_model),
+        per_document=request.per_document,
+        min_similarity=_finite(request.min_similarity, "min_similarity"),
+        min_score=_finite(request.min_score, "min_score"),
+        include_vectors=request.include_vectors,
     )
+
+
+def _depth(k: int, offset: int) -> int:
+    """How many results are ranked, those among them that are skipped."""
+    if offset + k > MAX_DEPTH:
+        raise InvalidField(f"offset: expected at most {MAX_DEPTH} with k, got {offset} + {k}")
+    return offset + k
+
+
+def _finite(value: float | None, where: str) -> float | None:
+    # JSON has no infinity, but 1e999 is read as one.
+    if value is not None and not math.isfinite(value):
+        raise InvalidField(f"{where}: expected a finite number")
+    return value
 
 
 def _one_of(filters: FiltersIn | None, alias: FiltersIn | None) -> FiltersIn | None:

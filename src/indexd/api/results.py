@@ -23,9 +23,11 @@ def results_from(query: Query, found: Found, *, include_weights: bool) -> list[R
             rationale=rationale(hit, query.filters, found.cosines.get((hit.doc_id, hit.chunk_id))),
             text=hit.text,
             meta=hit.meta,
+            document_meta=hit.document_meta,
             source_ref=hit.source_ref,
             ingested_at=hit.ingested_at,
             weights=Weights(hit.similarity, hit.decay) if include_weights else UNSET,
+            embedding=UNSET if hit.embedding is None else hit.embedding,
         )
         for hit in found.hits
     ]

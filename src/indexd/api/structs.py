@@ -315,6 +315,40 @@ class SearchIn(msgspec.Struct, forbid_unknown_fields=True):
     ] = "auto"
     include_weights: IncludeWeights = False
     embedding_model: EmbeddingModel = None
+    offset: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        doc(
+            "How many of the ranked results to skip; `offset` + `k` at most 1,000. Pages fit if "
+            "each is asked with the `at` of the first, and nothing is written in between",
+            20,
+        ),
+    ] = None
+    per_document: Annotated[
+        bool, doc("One result per document, its best chunk; `k` and `offset` count documents")
+    ] = False
+    min_similarity: Annotated[
+        float | None,
+        doc(
+            "Leaves out what is less similar: the cosine in `vector`, in `hybrid` that of what the "
+            "vector finds, the rank by words in `lexical`",
+            0.5,
+        ),
+    ] = None
+    min_score: Annotated[
+        float | None, doc("Leaves out results with a lower score; not in `hybrid`", 0.2)
+    ] = None
+    at: Annotated[
+        Timestamp | None,
+        doc(
+            "Time at which the scores are computed, RFC 3339 with an offset; documents ingested "
+            "after it are left out if it lies in the past. Such a search is `quiet`",
+            "2026-01-01T00:00:00Z",
+        ),
+    ] = None
+    include_vectors: Annotated[bool, doc("Whether each result carries its `embedding`")] = False
+    quiet: Annotated[
+        bool, doc("Whether the search does not count towards the relevance of what it finds")
+    ] = False
 
 
 class RelatedIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -348,10 +382,15 @@ class ResultOut(msgspec.Struct):
     rationale: Annotated[list[str], doc("Why the chunk was found, in words for people")]
     text: Annotated[str, doc("Text of the chunk; empty where it has none")]
     meta: Annotated[Object, doc("The chunk's meta without the embedding")]
+    document_meta: Annotated[Object, doc("The document's meta")]
     source_ref: Annotated[SourceRef | None, doc("Where the document comes from, if known")]
     ingested_at: Annotated[Timestamp, doc("Time that the age counts from, UTC")]
     weights: Annotated[
         Weights | UnsetType, doc("The factors of the score; present with `include_weights`")
+    ] = UNSET
+    embedding: Annotated[
+        list[float] | UnsetType,
+        doc("Vector of the chunk, of length 1; present with `include_vectors`"),
     ] = UNSET
 
 
@@ -360,6 +399,7 @@ class SearchOut(msgspec.Struct):
 
     results: Annotated[list[ResultOut], doc("At most `k` results")]
     mode: Annotated[Mode, doc("How the search was done")]
+    at: Annotated[Timestamp, doc("Time at which the scores were computed, UTC")]
     latency_ms: Annotated[float, doc("Milliseconds the search took, without the embedder's")]
     budget_ms: Annotated[float, doc("Milliseconds that `INDEXD_BUDGET_MS` allows a search")]
     degraded: Annotated[

@@ -20,6 +20,7 @@ class Filters(msgspec.Struct, frozen=True):
     source_path, doc_id,     the chunk's value is one of these
     source_ref_origin
     ingested_after, _before  the chunk's ingested_at is later, earlier: equal does not match
+    ingested_until           the chunk's ingested_at is not later: that of a search in the past
     meta                     the chunk's meta contains this JSON object, as `@>` does
     not_doc_id               the chunk is of another document
     """
@@ -30,6 +31,7 @@ class Filters(msgspec.Struct, frozen=True):
     source_ref_origin: list[str] | None = None
     ingested_after: datetime | None = None
     ingested_before: datetime | None = None
+    ingested_until: datetime | None = None
     meta: dict[str, Any] | None = None
     not_doc_id: str | None = None
 
@@ -81,6 +83,7 @@ _CONTENT = {
 _IN_TIME = {
     "ingested_after": "ingested_at > %(ingested_after)s::timestamptz",
     "ingested_before": "ingested_at < %(ingested_before)s::timestamptz",
+    "ingested_until": "ingested_at <= %(ingested_until)s::timestamptz",
 }
 
 
@@ -122,6 +125,7 @@ def parameters(filters: Filters) -> dict[str, Any]:
         "not_doc_id": filters.not_doc_id,
         "ingested_after": filters.ingested_after,
         "ingested_before": filters.ingested_before,
+        "ingested_until": filters.ingested_until,
         "meta": None if filters.meta is None else Jsonb(filters.meta),
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -28,7 +28,7 @@ from indexd.errors import (
 )
 from indexd.names import checked_id, namespace_of
 from indexd.store import search as store
-from indexd.store.search import Found, Mode, Query
+from indexd.store.search import Found, Query
 
 
 @json_post(
@@ -49,17 +49,18 @@ async def search(
     """Find the k chunks of the highest score, by meaning or by their words."""
     check_search(data, service.settings)
     embeds = service.embedder is not None
-    query = query_from(data, max_k=service.settings.max_k, embeds=embeds, at=service.now())
+    query = query_from(data, max_k=service.settings.max_k, embeds=embeds, now=service.now())
     structlog.contextvars.bind_contextvars(namespace=query.namespace)
     query = replace(query, namespace=access.reads(query.namespace))
     query, embedding_ms = await embedding.with_vector(query, service)
     # The embedder's time is measured apart: no search gets faster by looking at less for it.
     started = time.perf_counter()
     found = await store.run(service.database, service.memory, query, service.tuning)
-    if query.mode == "vector" and found.semantic:
+    is_quiet = data.quiet or data.at is not None
+    if query.mode == "vector" and found.semantic and not is_quiet:
         service.exposures.note(query.namespace, found.hits)
     results = results_from(query, found, include_weights=data.include_weights)
-    return _answer(results, query.mode, found, started, service, embedding_ms)
+    return _answer(results, query, found, started, service, embedding_ms)
 
 
 @json_post(
@@ -86,12 +87,12 @@ async def related(
     )
     found = await store.run(service.database, service.memory, query, service.tuning)
     results = results_from(query, found, include_weights=data.include_weights)
-    return _answer(results, "vector", found, started, service)
+    return _answer(results, query, found, started, service)
 
 
 def _answer(
     results: list[ResultOut],
-    mode: Mode,
+    query: Query,
     found: Found,
     started: float,
     service: Service,
@@ -106,7 +107,8 @@ def _answer(
     service.budget.observe(elapsed)
     return SearchOut(
         results=results,
-        mode=mode,
+        mode=query.mode,
+        at=query.at,
         latency_ms=round(elapsed * 1000, 3),
         budget_ms=service.settings.budget_ms,
         degraded=found.degraded,

@@ -50,8 +50,16 @@ async def run(database: Database, memory: NamespaceMemory, query: Query, tuning:
         answered = await database.read_once(sent.settings, sent.text, sent.values)
         told = [one_statement.ShortcutRow.of(row) for row in answered]
         if found := learned(memory, shortcut, told, tuning):
-            return found
-    return await database.read(lambda connection: in_snapshot(connection, memory, query, tuning))
+            return _above(query.min_score, found)
+    found = await database.read(lambda connection: in_snapshot(connection, memory, query, tuning))
+    return _above(query.min_score, found)
+
+
+def _above(min_score: float | None, found: Found) -> Found:
+    """Without the hits of a lower score, which are the last ones."""
+    if min_score is None:
+        return found
+    return replace(found, hits=[hit for hit in found.hits if hit.score >= min_score])
 
 
 def remembered(memory: NamespaceMemory, query: Query, tuning: Tuning) -> Shortcut | None:
@@ -95,6 +103,16 @@ async def in_snapshot(
     """The same in the caller's snapshot, by several statements if need be."""
     if query.related_to is not None:
         query = await related.with_vector(connection, query)
+    found = await _found(connection, memory, query, tuning)
+    if query.include_vectors:
+        vectored = await hits.with_vectors(connection, query.namespace, found.hits)
+        found = replace(found, hits=vectored)
+    return found
+
+
+async def _found(
+    connection: Connection, memory: NamespaceMemory, query: Query, tuning: Tuning
+) -> Found:
     if query.vector is None:
         return await lexical.by_words(connection, query)
     facts = await namespaces.facts(connection, query.namespace, query.vector.size)
@@ -135,7 +153,11 @@ async def carry_out(
     """Search by a plan of `plans.choose`, in the caller's snapshot."""
     match plan:
         case Scan(rows):
-            statement = statements.scan(query.filters, per_document=query.per_document)
+            statement = statements.scan(
+                query.filters,
+                per_document=query.per_document,
+                similar=query.min_similarity is not None,
+            )
             values = statements.values_of(query, facts)
             return Found(await hits.fetch(connection, statement, values), int(rows), plan)
         case ProbeSweep():
@@ -144,7 +166,7 @@ async def carry_out(
             job = Job(query, facts, plan, tuning, ages, epsilon(query.vector))
             return await _swept(connection, job)
         case Hybrid(by_vector):
-            pool = replace(query, k=plans.POOL)
+            pool = replace(query, k=plans.POOL, offset=0)
             near = await carry_out(connection, memory, pool, facts, by_vector, tuning)
             fused = await hybrid.fused(connection, query, facts, near.hits)
             cosines = {(hit.doc_id, hit.chunk_id): hit.similarity for hit in near.hits}
@@ -154,10 +176,11 @@ async def carry_out(
 
 async def _swept(connection: Connection, job: Job) -> Found:
     best = await probe_sweep.best_keys(connection, job)
-    keys = best.keys()
+    keys = best.keys()[job.query.offset :]
     values = statements.values_of(
         job.query,
         job.facts,
+        offset=0,
         chosen_doc_ids=[key.doc_id for key in keys],
         chosen_ordinals=[key.ordinal for key in keys],
     )

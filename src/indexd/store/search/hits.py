@@ -20,6 +20,7 @@ _COLUMNS = {
     "half_life_seconds": "best.half_life",
     "text": "{chunk}.text",
     "meta": "{chunk}.meta",
+    "document_meta": "document.meta",
     "tags": "{chunk}.tags",
     "ingested_at": "best.ingested_at",
     "words": "{words}",
@@ -64,6 +65,7 @@ class Hit(msgspec.Struct, frozen=True):
     half_life_seconds: float | None
     text: str
     meta: dict[str, Any]
+    document_meta: dict[str, Any]
     tags: list[str]
     ingested_at: datetime
     words: list[str] | None
@@ -73,6 +75,7 @@ class Hit(msgspec.Struct, frozen=True):
     trust_level: str | None
     injected_by: str | None
     irrelevant_since: datetime | None = None
+    embedding: list[float] | None = None
 
     @property
     def source_ref(self) -> SourceRef | None:
@@ -87,6 +90,41 @@ class Hit(msgspec.Struct, frozen=True):
 async def fetch(connection: Connection, statement: str, values: Mapping[str, Any]) -> list[Hit]:
     """The hits that a statement answers, in its order."""
     return await rows.prepared(connection, Hit, statement, values)
+
+
+class _Vector(msgspec.Struct, frozen=True):
+    """A vector of pgvector, and whose it is."""
+
+    doc_id: str
+    chunk_id: str
+    embedding: Any
+
+
+async def with_vectors(connection: Connection, namespace: str, hits: Sequence[Hit]) -> list[Hit]:
+    """The same hits, each with its vector in float32."""
+    found = await rows.every(
+        connection,
+        _Vector,
+        """
+        /* indexd:search.vectors */
+        SELECT doc_id, chunk_id, embedding
+          FROM indexd.chunks
+         WHERE namespace = %(namespace)s
+           AND (doc_id, chunk_id) IN (
+                SELECT *
+                  FROM unnest(%(doc_ids)s::text[], %(chunk_ids)s::text[])
+               )
+        """,
+        {
+            "namespace": namespace,
+            "doc_ids": [hit.doc_id for hit in hits],
+            "chunk_ids": [hit.chunk_id for hit in hits],
+        },
+    )
+    vectors = {(one.doc_id, one.chunk_id): one.embedding.to_numpy().tolist() for one in found}
+    return [
+        msgspec.structs.replace(hit, embedding=vectors[hit.doc_id, hit.chunk_id]) for hit in hits
+    ]
 
 
 class _Mark(msgspec.Struct, frozen=True):

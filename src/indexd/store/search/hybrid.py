@@ -25,11 +25,12 @@ async def fused(
         "shown": lexical.shown_words(query.text),
         "half_life": facts.half_life_seconds,
         "smoothing": SMOOTHING,
-        "k": query.k,
+        "page": query.page,
+        "offset": query.offset,
         "at": query.at,
         "near_doc_ids": [hit.doc_id for hit in near],
         "near_chunk_ids": [hit.chunk_id for hit in near],
         "said_doc_ids": [one.doc_id for one in said],
         "said_chunk_ids": [one.chunk_id for one in said],
     }
-    return await hits.fetch(connection, statements.fused(), values)
+    return await hits.fetch(connection, statements.fused(per_document=query.per_document), values)

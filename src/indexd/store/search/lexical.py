@@ -30,7 +30,18 @@ async def by_words(connection: Connection, query: Query) -> Found:
     values = _values(query, policy.half_life_seconds)
     found: list[hits.Hit] = []
     for wanted in _STEPS:
-        if found := await hits.fetch(connection, statements.words(query.filters, wanted), values):
+        statement = statements.words(
+            query.filters,
+            wanted,
+            per_document=query.per_document,
+            similar=query.min_similarity is not None,
+        )
+        found = await hits.fetch(connection, statement, values)
+        # A page behind the last hit is empty, and no reason for the next step.
+        if found or (
+            query.offset
+            and await hits.fetch(connection, statement, values | {"offset": 0, "page": 1})
+        ):
             break
     if found and policy.semantic:
         found = await hits.with_marks(connection, query.namespace, found)
@@ -54,6 +65,9 @@ def _values(query: Query, half_life: float | None) -> dict[str, Any]:
         "shown": shown_words(query.text),
         "half_life": half_life,
         "k": query.k,
+        "page": query.page,
+        "offset": query.offset,
+        "min_similarity": query.min_similarity,
         "at": query.at,
         **parameters(query.filters),
     }

@@ -89,10 +89,12 @@ def _by_vector(query: Query, facts: Facts, matching: float, tuning: Tuning) -> S
 def shortcut(query: Query, facts: Facts, plan: Plan, tuning: Tuning) -> Scan | Nearest | None:
     """The same answer in one statement, where that can be.
 
-    None where marks of irrelevance have to be read as well, or nothing bounds unseen chunks by
-    their cosine alone.
+    None where more has to be read (marks of irrelevance, vectors), where the answer is another one
+    than the k best chunks, and where nothing bounds unseen chunks by their cosine alone.
     """
     if query.mode != "vector" or query.per_document or facts.semantic:
+        return None
+    if query.offset or query.include_vectors or query.min_similarity is not None:
         return None
     if isinstance(plan, Scan):
         return plan

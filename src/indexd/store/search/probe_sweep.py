@@ -120,7 +120,12 @@ async def _probe(
     [probe] = await rows.prepared(
         connection,
         Probe,
-        statements.probe(facts.dimension, query.filters, per_document=query.per_document),
+        statements.probe(
+            facts.dimension,
+            query.filters,
+            per_document=query.per_document,
+            similar=query.min_similarity is not None,
+        ),
         statements.values_of(query, facts, similar_rows=ask.rows, newest_rows=newest_rows),
         statements.index_settings(ef, ask.max_scan_tuples),
     )
@@ -140,7 +145,7 @@ async def _sweep(connection: Connection, job: Job, best: Best, step: Sweep) -> N
             statements.values_of(
                 job.query,
                 job.facts,
-                kth=best.kth,
+                floor=_floor(job, best),
                 classes=[one.half_life_class for one in step.slices],
                 since=_times(step.slices, "since"),
                 until=_times(step.slices, "until"),
@@ -156,12 +161,23 @@ async def _rescan(connection: Connection, job: Job, best: Best) -> None:
             connection,
             Scored,
             statements.rescan(
-                job.query.filters, floor=best.kth > 0, per_document=best.per_document
+                job.query.filters,
+                floor=_floor(job, best) > -math.inf,
+                per_document=best.per_document,
             ),
-            statements.values_of(job.query, job.facts, kth=best.kth),
+            statements.values_of(job.query, job.facts, floor=_floor(job, best)),
         )
     )
     best.scored += int(job.plan.matching)
+
+
+def _floor(job: Job, best: Best) -> float:
+    """The cosine below which a chunk needs no score; minus infinity where there is none.
+
+    A kth of 0 or less is no floor: what lies below it may rise with its age.
+    """
+    least = job.query.min_similarity
+    return max(best.kth if best.kth > 0 else -math.inf, -math.inf if least is None else least)
 
 
 def _times(slices: Sequence[Range], end: str) -> list[datetime]:

@@ -13,13 +13,16 @@ Mode = Literal["vector", "lexical", "hybrid"]
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """A search of one namespace: its k best chunks at the time `at`.
+    """A search of one namespace: its k best chunks at the time `at`, without the first `offset`.
 
     `vector` has shape (dimension,), float32, L2-normalised. It is None in mode lexical, and until
     the embedder has made it of `text`; `embedded_here` says that our embedder made it, `model`
     which model did, None where nobody named one. With `related_to`, a doc_id, the vector is that
     document's own, read in the snapshot of the search. With `per_document` each document is
-    answered once, by its best chunk, and k counts documents.
+    answered once, by its best chunk, and k and offset count documents.
+
+    Chunks with a similarity below `min_similarity` are left out (in mode hybrid, of what the vector
+    finds), and so are hits with a score below `min_score`. `include_vectors` adds the vectors.
     """
 
     namespace: str
@@ -33,6 +36,15 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     embedded_here: bool = False
     related_to: str | None = None
     per_document: bool = False
+    offset: int = 0
+    min_similarity: float | None = None
+    min_score: float | None = None
+    include_vectors: bool = False
+
+    @property
+    def page(self) -> int:
+        """How many hits are answered at most."""
+        return self.k - self.offset
 
     def agrees_with(self, facts: Facts) -> bool:
         """Whether the namespace's vectors come from the query's model, if both are named."""

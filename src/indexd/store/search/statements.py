@@ -28,6 +28,9 @@ def values_of(query: Query, facts: Facts, **more: Any) -> Mapping[str, Any]:
         "vector": query.vector,
         "half_life": facts.half_life_seconds,
         "k": query.k,
+        "page": query.page,
+        "offset": query.offset,
+        "min_similarity": query.min_similarity,
         "at": query.at,
         **parameters(query.filters),
         **more,
@@ -51,7 +54,11 @@ def index_settings(ef: int, max_scan_tuples: int | None) -> list[str]:
     return settings
 
 
-def _top(scored: str, columns: str, *, per_document: bool) -> str:
+_ALL = "LIMIT %(k)s"
+_PAGE = "LIMIT %(page)s OFFSET %(offset)s"
+
+
+def _top(scored: str, columns: str, *, per_document: bool, limit: str = _ALL) -> str:
     """The k best rows of a relation with doc_id, chunk_id and score, in the order of an answer."""
     if per_document:
         scored = f"""(
@@ -62,7 +69,7 @@ def _top(scored: str, columns: str, *, per_document: bool) -> str:
     return f"""SELECT {columns}
               FROM {scored}
              ORDER BY score DESC, doc_id, chunk_id
-             LIMIT %(k)s"""
+             {limit}"""
 
 
 def _scored(rows: str) -> str:
@@ -73,12 +80,21 @@ def _scored(rows: str) -> str:
                    ) AS scored"""
 
 
-def answer(candidates: str, *, words: str = "NULL::text[]", per_document: bool = False) -> str:
-    """The k best hits of `candidates`, a SELECT of keys, times, half-lives and a similarity.
+def answer(
+    candidates: str,
+    *,
+    words: str = "NULL::text[]",
+    per_document: bool = False,
+    similar: bool = False,
+) -> str:
+    """A page of the k best hits of `candidates`: a SELECT of keys, times, half-lives, similarity.
+
+    `similar` leaves out candidates below min_similarity.
 
     Only keys and numbers are sorted; text and meta are fetched for the k that remain. OFFSET 0
     keeps the planner from computing a similarity once for each time the score mentions it.
     """
+    enough = "\n             WHERE similarity >= %(min_similarity)s::float8" if similar else ""
     return f"""
         WITH candidates AS (
             {candidates}
@@ -87,7 +103,7 @@ def answer(candidates: str, *, words: str = "NULL::text[]", per_document: bool =
         fading AS (
             SELECT {_KEY}, ingested_at, similarity,
                    coalesce(half_life_seconds, %(half_life)s::float8) AS half_life
-              FROM candidates
+              FROM candidates{enough}
         ),
         scored AS (
             SELECT *,
@@ -95,7 +111,7 @@ def answer(candidates: str, *, words: str = "NULL::text[]", per_document: bool =
               FROM fading
         ),
         best AS (
-            {_top("scored", "*", per_document=per_document)}
+            {_top("scored", "*", per_document=per_document, limit=_PAGE)}
         )
         SELECT {hits.columns(words)}
           FROM best
@@ -119,9 +135,10 @@ def _matching(filters: Filters) -> str:
                AND {matches(filters)}"""
 
 
-def scan(filters: Filters, *, per_document: bool = False) -> str:
-    """Score all that matches, and answer the k best."""
-    return f"/* indexd:search.scan */{answer(_matching(filters), per_document=per_document)}"
+def scan(filters: Filters, *, per_document: bool = False, similar: bool = False) -> str:
+    """Score all that matches, and answer the k best; `similar` is that of `answer`."""
+    found = answer(_matching(filters), per_document=per_document, similar=similar)
+    return f"/* indexd:search.scan */{found}"
 
 
 def chosen() -> str:
@@ -243,13 +260,18 @@ _CLASSES = """
             SELECT half_life_class FROM present WHERE half_life_class IS NOT NULL"""
 
 
-def probe(dimension: int, filters: Filters, *, per_document: bool) -> str:
+def probe(dimension: int, filters: Filters, *, per_document: bool, similar: bool = False) -> str:
     """The most similar and the newest chunks: what is to be known of them, and the k best of each.
+
+    `similar` leaves out of the best what lies below min_similarity.
 
     With newest_rows = 0 the similar ones alone. A filter is a column of the newest candidates, not
     a condition, so that no more rows are read than their limit. `half_cosines` are those of the
     similar candidates in halfvec, in the order in which the index gave them.
     """
+    enough = "cosine >= %(min_similarity)s::float8"
+    near = f"near WHERE {enough}" if similar else "near"
+    newest = f"newest WHERE matches AND {enough}" if similar else "newest WHERE matches"
     return f"""/* indexd:search.probe */
         WITH near AS MATERIALIZED (
             SELECT *, row_number() OVER () AS place
@@ -275,11 +297,11 @@ def probe(dimension: int, filters: Filters, *, per_document: bool) -> str:
         ),
         best AS (
             (
-            {_top(_scored("near"), f"{_KEY}, score", per_document=per_document)}
+            {_top(_scored(near), f"{_KEY}, score", per_document=per_document)}
             )
             UNION ALL
             (
-            {_top(_scored("newest WHERE matches"), f"{_KEY}, score", per_document=per_document)}
+            {_top(_scored(newest), f"{_KEY}, score", per_document=per_document)}
             )
         )
         SELECT ARRAY(SELECT half_cosine FROM near ORDER BY place) AS half_cosines,
@@ -294,11 +316,12 @@ def probe(dimension: int, filters: Filters, *, per_document: bool) -> str:
 
 
 # A score is at most its cosine, so what lies below kth needs no decay computed: 0.6 microseconds.
-_MAY_REACH_KTH = "AND (embedding <#> %(vector)s) <= -%(kth)s::float8"
+# What lies below min_similarity is left out likewise: the floor is the higher of the two.
+_ABOVE_FLOOR = "AND (embedding <#> %(vector)s) <= -%(floor)s::float8"
 
 
 def sweep(filters: Filters, *, per_document: bool) -> str:
-    """The k best keys of some slices, each of one half-life class, that may reach kth."""
+    """The k best keys of some slices, each of one half-life class, not below the floor."""
     slices = f"""unnest(
                 %(classes)s::smallint[], %(since)s::timestamptz[], %(until)s::timestamptz[]
               ) AS slice (class, since, until)
@@ -309,7 +332,7 @@ def sweep(filters: Filters, *, per_document: bool) -> str:
                  WHERE namespace = %(namespace)s
                    AND half_life_class = slice.class
                    AND ingested_at BETWEEN slice.since AND slice.until
-                   {_MAY_REACH_KTH}
+                   {_ABOVE_FLOOR}
                    AND {matches(filters)}
                 OFFSET 0
               ) AS swept"""
@@ -318,14 +341,14 @@ def sweep(filters: Filters, *, per_document: bool) -> str:
 
 
 def rescan(filters: Filters, *, floor: bool, per_document: bool) -> str:
-    """The k best keys of all that match; with a floor, of those that may reach kth."""
+    """The k best keys of all that match; with a floor, of those that are not below it."""
     matching = f"""(
                 SELECT {_CANDIDATE},
                        {_COSINE} AS cosine
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
                    AND {matches(filters)}
-                   {_MAY_REACH_KTH if floor else ""}
+                   {_ABOVE_FLOOR if floor else ""}
                 OFFSET 0
               ) AS matching"""
     keys = _top(_scored(matching), f"{_KEY}, score", per_document=per_document)
@@ -364,9 +387,17 @@ _MATCHED_WORDS = """ARRAY(
                )"""
 
 
-def words(filters: Filters, wanted: str) -> str:
+def words(
+    filters: Filters, wanted: str, *, per_document: bool = False, similar: bool = False
+) -> str:
     """The k best by text rank x decay, of the chunks that hold the words."""
-    return f"/* indexd:search.words */{answer(_with_words(filters, wanted), words=_MATCHED_WORDS)}"
+    found = answer(
+        _with_words(filters, wanted),
+        words=_MATCHED_WORDS,
+        per_document=per_document,
+        similar=similar,
+    )
+    return f"/* indexd:search.words */{found}"
 
 
 def words_pool(filters: Filters, wanted: str) -> str:
@@ -383,7 +414,7 @@ def words_pool(filters: Filters, wanted: str) -> str:
     """
 
 
-def fused() -> str:
+def fused(*, per_document: bool = False) -> str:
     """Fuse two rankings by reciprocal rank, each given as ids in its order. First in both is 1."""
     candidates = """WITH meaning AS (
                 SELECT *
@@ -417,7 +448,8 @@ def fused() -> str:
     matched = f"""CASE WHEN (best.doc_id, best.chunk_id) IN (
                    SELECT * FROM unnest(%(said_doc_ids)s::text[], %(said_chunk_ids)s::text[])
                ) THEN {_MATCHED_WORDS} END"""
-    return f"/* indexd:search.fused */{answer(candidates, words=matched)}"
+    found = answer(candidates, words=matched, per_document=per_document)
+    return f"/* indexd:search.fused */{found}"
 
 
 def centre() -> str:

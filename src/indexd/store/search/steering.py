@@ -184,6 +184,9 @@ def for_high_dimensionality(job: Job, progress: Progress) -> Deepen | Rescan:
 def next_step(job: Job, progress: Progress) -> Step:
     """The cheapest step towards the proof."""
     tuning, kth = job.tuning, progress.kth
+    least = job.query.min_similarity
+    if progress.bound is not None and least is not None and progress.bound + job.slack < least:
+        return Done()  # no unseen chunk is similar enough
     if progress.bound is None or kth <= 0:
         return Rescan()
     upper = max(progress.bound + job.slack, 0.0)
