@@ -116,6 +116,22 @@ documents = Table(
     Column("source_ref_trust_level", Text),
     Column("source_ref_injected_by", Text),
     Column("meta", JSONB, nullable=False),
+    Column(
+        "version",
+        BigInteger,
+        nullable=False,
+        server_default=text("1"),
+        comment="One more at each change; a document that comes back goes on after the log of the "
+        "forgotten",
+    ),
+    Column(
+        "created_at",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=text("now()"),
+        comment="Time of the first write by the clock of the server; of documents that were there "
+        "before this column, the time of the upgrade",
+    ),
     PrimaryKeyConstraint("namespace", "doc_id", name="pk_documents"),
     CheckConstraint(
         "half_life_seconds > 0 AND half_life_seconds < 'infinity'", name="ck_documents_half_life"
@@ -130,6 +146,9 @@ documents = Table(
 
 Index(
     "ix_documents_ingested_at", documents.c.namespace, documents.c.ingested_at, documents.c.doc_id
+)
+Index(
+    "ix_documents_created_at", documents.c.namespace, documents.c.created_at, documents.c.doc_id
 )
 Index(
     "ix_documents_half_life",
@@ -283,8 +302,20 @@ forgotten_documents = Table(
     _key("doc_id"),
     Column("ingested_at", DateTime(timezone=True), nullable=False),
     Column("digest", LargeBinary, nullable=False),
+    Column(
+        "version",
+        BigInteger,
+        comment="Of the version that left; NULL where a program of the release before deleted it",
+    ),
     PrimaryKeyConstraint("namespace", "event_id", "doc_id", name="pk_forgotten_documents"),
     comment="Which documents an event removed; digest is that of the version that left.",
+)
+
+Index(
+    "ix_forgotten_documents_version",
+    forgotten_documents.c.namespace,
+    forgotten_documents.c.doc_id,
+    forgotten_documents.c.version,
 )
 
 Index(
