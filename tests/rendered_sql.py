@@ -13,10 +13,11 @@ from textwrap import dedent
 
 from indexd import store
 from indexd.policy import Policy, Semantic
-from indexd.store import indexes
+from indexd.store import indexes, library
 from indexd.store.filters import Filters
-from indexd.store.forgetting import lifecycle, purge_rank, retention
+from indexd.store.forgetting import purge_rank, retention
 from indexd.store.indexes import Namespace, Rules
+from indexd.store.library import Page, Wanted
 from indexd.store.search import statements
 from indexd.store.writing import chunk_rows
 
@@ -65,8 +66,13 @@ def others() -> dict[str, str]:
         "forgetting.purge_rank-oldest": purge_rank.statement(OLDEST),
         "forgetting.purge_rank-lowest_score": purge_rank.statement(LOWEST_SCORE),
         "forgetting.purge_rank-semantic": purge_rank.statement(SEMANTIC),
-        "forgetting.lifecycle.chunks": lifecycle.chunks_statement(vectors=False),
-        "forgetting.lifecycle.chunks-vectors": lifecycle.chunks_statement(vectors=True),
+        "library.by_ids": library.by_ids_statement(Wanted(True, True, 1)),
+        "library.chunks": library.chunks_statement(vectors=False),
+        "library.chunks-vectors": library.chunks_statement(vectors=True),
+        "library.page": library.page_statement(
+            Page("created_at", True, 100, ("", "")), ALL, Wanted(False, False, 1)
+        ),
+        "library.count": library.count_statement(Filters()),
         "writing.upsert.insert_whole": chunk_rows.insert_whole_statement(2),
         "writing.upsert.insert_chunks": chunk_rows.insert_chunks_statement(2),
         "indexes.build": indexes.build_statement(namespace, rules),

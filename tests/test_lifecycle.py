@@ -88,7 +88,11 @@ async def test_a_document_is_answered_with_its_chunks(client: Client) -> None:
     )
     await client.post("/index/upsert", json=body)
     params = {"namespace": "notes", "doc_id": "a"}
-    assert (await client.get("/index/document", params=params)).json() == {
+    told = (await client.get("/index/document", params=params)).json()
+    assert told.pop("created_at") > "2026"
+    assert told == {
+        "version": 1,
+        "tags": ["x"],
         "doc_id": "a",
         "namespace": "notes",
         "ingested_at": "2026-01-01T00:00:00Z",
@@ -102,8 +106,14 @@ async def test_a_document_is_answered_with_its_chunks(client: Client) -> None:
             "injected_by": None,
         },
         "chunks": [
-            {"chunk_id": "a#0", "text": "one", "meta": {"tags": ["x"]}, "embedding": None},
-            {"chunk_id": "a#1", "text": "two", "meta": {}, "embedding": None},
+            {
+                "id": "a#0",
+                "chunk_id": "a#0",
+                "text": "one",
+                "meta": {"tags": ["x"]},
+                "embedding": None,
+            },
+            {"id": "a#1", "chunk_id": "a#1", "text": "two", "meta": {}, "embedding": None},
         ],
     }
     with_vectors = (await client.get("/index/document", params=params | {"vectors": "true"})).json()

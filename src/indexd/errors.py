@@ -12,6 +12,7 @@
     │   ├── MissingQuery          400 missing_query
     │   ├── ModelMismatch         400 embedding_model_mismatch
     │   ├── UnsafeForget          400 unsafe_forget          (with a hint)
+    │   ├── AnswerTooLarge        400 answer_too_large       (with a hint)
     │   └── IncompleteBody        400 incomplete_body        (the client has left)
     ├── Unauthorized              401 unauthorized           (with WWW-Authenticate)
     ├── Forbidden                 403 forbidden
@@ -21,6 +22,7 @@
     ├── NotFound                  404 not_found
     │   └── PlanNotFound          404 plan_not_found
     ├── BodyTimeout               408 body_timeout           (and the connection is closed)
+    ├── Conflict                  409 conflict               (with the stored version)
     ├── PlanDrifted               409 plan_drifted           (with the drift)
     ├── BodyTooLarge              413 body_too_large
     ├── UnsupportedContentType    415 unsupported_content_type
@@ -140,6 +142,12 @@ class IncompleteBody(InvalidRequest):
     code = "incomplete_body"
 
 
+class AnswerTooLarge(InvalidRequest):
+    """The answer would be larger than the service sends."""
+
+    code = "answer_too_large"
+
+
 class Unauthorized(IndexdError):
     """Expected a key of this service as `Authorization: Bearer <key>`."""
 
@@ -192,6 +200,13 @@ class BodyTimeout(IndexdError):
     status = 408
     code = "body_timeout"
     headers = MappingProxyType({"Connection": "close"})
+
+
+class Conflict(IndexdError):
+    """The stored document is not as the write expects it."""
+
+    status = 409
+    code = "conflict"
 
 
 class PlanDrifted(IndexdError):

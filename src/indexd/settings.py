@@ -126,6 +126,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_line_bytes: Annotated[
         Positive, Meta(description="Largest line of a bulk; the body as a whole has no limit")
     ] = 16 * 2**20
+    max_answer_bytes: Annotated[
+        Positive,
+        Meta(
+            description="About the largest answer with documents: a list ends early, what asks for "
+            "more by ids is refused"
+        ),
+    ] = 64 * 2**20
     max_chunks: Annotated[Positive, Meta(description="Most chunks of a document (400 above)")] = (
         10_000
     )

@@ -16,14 +16,14 @@ deleted_documents AS (
     DELETE FROM indexd.documents
      WHERE namespace = %(namespace)s
        AND doc_id = ANY(%(condemned)s)
-    RETURNING namespace, doc_id, ingested_at, digest
+    RETURNING namespace, doc_id, ingested_at, digest, version
 ),
 -- 2. Log the event, and which documents left with it: no text and no vector.
 logged_documents AS (
     INSERT INTO indexd.forgotten_documents (
-        namespace, event_id, doc_id, ingested_at, digest
+        namespace, event_id, doc_id, ingested_at, digest, version
     )
-    SELECT namespace, %(event_id)s, doc_id, ingested_at, digest
+    SELECT namespace, %(event_id)s, doc_id, ingested_at, digest, version
       FROM deleted_documents
 ),
 logged_event AS (

@@ -44,7 +44,8 @@ shared AS (
        FOR KEY SHARE
 )
 SELECT policy.*, claimed.documents,
-       document.doc_id, document.digest, document.ingested_at, document.chunk_count
+       document.doc_id, document.digest, document.ingested_at, document.chunk_count,
+       document.version
   FROM (SELECT documents FROM alone UNION ALL SELECT documents FROM shared) AS claimed
   LEFT JOIN policy
     ON true

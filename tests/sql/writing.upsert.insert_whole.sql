@@ -3,14 +3,26 @@ WITH document AS (
     INSERT INTO indexd.documents (
         namespace, doc_id, ingested_at, half_life_seconds, chunk_count, digest,
         source_ref_origin, source_ref_id, source_ref_offset, source_ref_trust_level,
-        source_ref_injected_by, meta
+        source_ref_injected_by, meta, created_at, version
     )
-    VALUES (
-        %(namespace)s, %(doc_id)s, %(ingested_at)s, %(half_life_seconds)s, %(chunk_count)s,
-        %(digest)s, %(origin)s, %(id)s, %(offset)s, %(trust_level)s, %(injected_by)s, %(meta)s
-    )
+    SELECT %(namespace)s::text, %(doc_id)s::text, %(ingested_at)s::timestamptz,
+           %(half_life_seconds)s::float8, %(chunk_count)s::int, %(digest)s::bytea,
+           %(origin)s::text, %(id)s::text, %(offset)s::text, %(trust_level)s::text,
+           %(injected_by)s::text, %(meta)s::jsonb, %(created_at)s::timestamptz,
+           1 + coalesce((
+            SELECT max(forgotten.version)
+              FROM indexd.forgotten_documents AS forgotten
+             WHERE forgotten.namespace = %(namespace)s
+               AND forgotten.doc_id = %(doc_id)s
+       ), 0)
+     WHERE NOT EXISTS (
+        SELECT 1
+          FROM indexd.documents AS existing
+         WHERE existing.namespace = %(namespace)s
+           AND existing.doc_id = %(doc_id)s
+       )
     ON CONFLICT (namespace, doc_id) DO NOTHING
-    RETURNING doc_id
+    RETURNING version
 ),
 -- Rows of a new document that exist already are orphans: somebody deleted its row by hand.
 orphaned_relevance AS (
@@ -67,3 +79,4 @@ UPDATE indexd.namespaces
   FROM orphans
  WHERE namespace = %(namespace)s
    AND EXISTS (SELECT 1 FROM document)
+RETURNING (SELECT version FROM document) AS version

@@ -177,6 +177,9 @@ async def _write_embedded(batch: _Batch, service: Service, out: BulkOut) -> None
         if refused or isinstance(outcome, IndexdError):
             _refuse(out, line, document.doc_id, refused or IndexdError())
             continue
+        if outcome.skipped:
+            out.skipped += 1
+            continue
         out.accepted += 1
         out.chunks += outcome.chunks
         out.unchanged += outcome.unchanged

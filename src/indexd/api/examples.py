@@ -17,6 +17,20 @@ UPSERT: dict[str, Any] = {
         }
     ],
 }
+DOCUMENTS_GET: dict[str, Any] = {"doc_ids": ["note-42", "note-43"], "namespace": "vault"}
+DOCUMENTS_LIST: dict[str, Any] = {
+    "namespace": "vault",
+    "filters": {"tags": ["project"]},
+    "order": "created_at",
+    "descending": True,
+    "limit": 20,
+}
+DOCUMENTS_COUNT: dict[str, Any] = {"namespace": "vault", "filters": {"tags": ["project"]}}
+DOCUMENTS_DELETE: dict[str, Any] = {
+    "doc_ids": ["note-42"],
+    "namespace": "vault",
+    "reason": "duplicate",
+}
 DELETE = {"doc_id": "note-42", "namespace": "vault"}
 SEARCH: dict[str, Any] = {
     "query": {"text": "backup policy", "meta": {"embedding": [0.12, 0.98]}},

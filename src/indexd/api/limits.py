@@ -5,7 +5,14 @@ from typing import Any
 import msgspec
 
 from indexd.api.json_body import check_depth
-from indexd.api.structs import FiltersIn, ForgetFilterIn, SearchIn, UpsertIn
+from indexd.api.structs import (
+    DocumentsCountIn,
+    DocumentsListIn,
+    FiltersIn,
+    ForgetFilterIn,
+    SearchIn,
+    UpsertIn,
+)
 from indexd.errors import InvalidField
 from indexd.settings import Settings
 
@@ -98,13 +105,22 @@ def _check_tags(tags: object, where: str, settings: Settings) -> int:
     return segments
 
 
+def check_list(request: DocumentsListIn | DocumentsCountIn, settings: Settings) -> None:
+    """Raises InvalidField for filters of too many values."""
+    _check_both(request, settings)
+
+
+def _check_both(request: SearchIn | DocumentsListIn | DocumentsCountIn, settings: Settings) -> None:
+    for name, filters in (("filters", request.filters), ("filter", request.filter)):
+        if filters is not None:
+            check_filters(filters, settings, name)
+
+
 def check_search(request: SearchIn, settings: Settings) -> None:
     """Raises InvalidField for a query that is too long and for filters of too many values."""
     text = request.query if isinstance(request.query, str) else request.query and request.query.text
     check_text(text or "", settings, "query")
-    for name, filters in (("filters", request.filters), ("filter", request.filter)):
-        if filters is not None:
-            check_filters(filters, settings, name)
+    _check_both(request, settings)
 
 
 def check_filters(filters: FiltersIn | ForgetFilterIn, settings: Settings, where: str) -> None:

@@ -1,11 +1,14 @@
 """From a request's struct to what the store takes; every check that needs no database."""
 
+import base64
+import binascii
 import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from litestar.datastructures import MultiDict
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -14,6 +17,7 @@ from indexd import vectors
 from indexd.api.json_body import A_TIME, unknown
 from indexd.api.structs import (
     ChunkIn,
+    DocumentsListIn,
     FiltersIn,
     ForgetFilterIn,
     ForgetIn,
@@ -33,10 +37,13 @@ from indexd.names import MAX_ID, checked_id, namespace_of
 from indexd.store.documents import Chunk, Document, SourceRef, check_siblings
 from indexd.store.filters import Filters
 from indexd.store.forgetting.forget import Condition
+from indexd.store.library import Order, Page
 from indexd.store.search import Query
 from indexd.vectors import PENDING_EMBEDDING, Model
 
 DEFAULT_K = 10
+LARGEST_VERSION = 2**63 - 1
+DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
 MAX_DEPTH = 1_000
 """Results that are ranked at most, those among them that `offset` skips."""
@@ -78,7 +85,15 @@ def document_from(request: UpsertIn) -> Document:
         half_life_seconds=half_life(request.half_life_seconds),
         ingested_at=utc(request.ingested_at, "ingested_at"),
         model=_model(request.embedding_model),
+        on_conflict=request.on_conflict,
+        if_version=_version(request.if_version),
     )
+
+
+def _version(version: int | None) -> int | None:
+    if version is not None and version > LARGEST_VERSION:
+        raise InvalidField(f"if_version: expected at most {LARGEST_VERSION}, got {version}")
+    return version
 
 
 def _model(name: str | None) -> Model | None:
@@ -184,7 +199,7 @@ def query_from(request: SearchIn, *, max_k: int, embeds: bool, now: datetime) ->
     if mode == "hybrid" and request.min_score is not None:
         raise InvalidField("min_score: a score of mode hybrid is a rank, expected min_similarity")
     offset, asked_at = request.offset or 0, utc(request.at, "at")
-    filters = filters_from(_one_of(request.filters, request.filter))
+    filters = filters_from(one_filter(request.filters, request.filter))
     if asked_at is not None and asked_at < now:
         filters = replace(filters, ingested_until=asked_at)
     return Query(
@@ -218,7 +233,7 @@ def _finite(value: float | None, where: str) -> float | None:
     return value
 
 
-def _one_of(filters: FiltersIn | None, alias: FiltersIn | None) -> FiltersIn | None:
+def one_filter(filters: FiltersIn | None, alias: FiltersIn | None) -> FiltersIn | None:
     if filters is not None and alias is not None:
         raise InvalidField("filter: is the same as filters, expected one of the two")
     return filters if alias is None else alias
@@ -234,6 +249,50 @@ def _query_vector(request: SearchIn, query: QueryIn) -> vectors.Embedding | None
         if value is not UNSET:
             return vectors.parse(value, where)
     return None
+
+
+def doc_ids_from(sent: Sequence[str]) -> list[str]:
+    """Each id once, in their order; raises InvalidField."""
+    ids = list(dict.fromkeys(sent))
+    if not 1 <= len(sent) <= MAX_LIMIT:
+        raise InvalidField(f"doc_ids: expected 1 to {MAX_LIMIT} ids, got {len(sent)}")
+    return [checked_id(one, f"doc_ids[{place}]") for place, one in enumerate(ids)]
+
+
+def page_from(request: DocumentsListIn) -> Page:
+    """Raises InvalidField for a cursor that is not one of such a list."""
+    page = Page(request.order, request.descending, min(request.limit or DEFAULT_LIMIT, MAX_LIMIT))
+    if request.cursor is None:
+        return page
+    try:
+        made = _cursor.decode(base64.urlsafe_b64decode(request.cursor))
+        moment = datetime.fromisoformat(made.after[0]) if made.order != "doc_id" else None
+    except (msgspec.DecodeError, binascii.Error, ValueError) as error:
+        raise InvalidField("cursor: expected a next_cursor of this route") from error
+    if (made.order, made.descending) != (page.order, page.descending) or (
+        moment is not None and moment.tzinfo is None
+    ):
+        raise InvalidField(
+            f"cursor: is of a list by {made.order}"
+            f"{', descending' if made.descending else ''}, expected the order to stay the same"
+        )
+    checked_id(made.after[1], "cursor")
+    return replace(page, after=made.after)
+
+
+def cursor_after(page: Page, after: tuple[str, str]) -> str:
+    """What a client sends to get the next page."""
+    made = msgspec.json.encode(replace(page, after=after))
+    return base64.urlsafe_b64encode(made).decode()
+
+
+class _Cursor(msgspec.Struct):
+    order: Order
+    descending: bool
+    after: tuple[str, str]
+
+
+_cursor = msgspec.json.Decoder(_Cursor)
 
 
 def checked_limit(limit: int) -> int:

@@ -3,6 +3,7 @@
 from msgspec import UNSET
 
 from indexd.api.structs import ResultOut, Weights
+from indexd.errors import AnswerTooLarge
 from indexd.store.filters import Filters
 from indexd.store.search import Found, Query
 from indexd.store.search.hits import Hit
@@ -31,6 +32,14 @@ def results_from(query: Query, found: Found, *, include_weights: bool) -> list[R
         )
         for hit in found.hits
     ]
+
+
+def too_large() -> AnswerTooLarge:
+    """The error for documents that are more than an answer may hold."""
+    return AnswerTooLarge(
+        "the documents are larger than an answer may be",
+        hint="ask for fewer documents, or without chunks or vectors",
+    )
 
 
 def snippet(hit: Hit) -> str:

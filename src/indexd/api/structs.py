@@ -11,13 +11,14 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from indexd.policy import Policy
-from indexd.store.documents import SourceRef
+from indexd.store.documents import OnConflict, SourceRef
 from indexd.store.forgetting.audit import Event
 from indexd.store.forgetting.decay_preview import Point, Preview
 from indexd.store.forgetting.forget import Named
 from indexd.store.forgetting.relevance import Evidence
 from indexd.store.forgetting.retention import Condemned
 from indexd.store.indexes import Serving, State
+from indexd.store.library import Order, StoredDocument
 from indexd.store.search import Mode
 from indexd.store.stats import NamespaceStats
 
@@ -188,6 +189,21 @@ class UpsertIn(msgspec.Struct, forbid_unknown_fields=True):
         ),
     ] = None
     embedding_model: EmbeddingModel = None
+    on_conflict: Annotated[
+        OnConflict,
+        doc(
+            "What a document that is stored already is for: `overwrite` replaces it, `skip` leaves "
+            "it as it is, `fail` refuses the write (409), also if it is identical"
+        ),
+    ] = "overwrite"
+    if_version: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        doc(
+            "Write only if the stored document has this version, otherwise 409; 0: only if there "
+            "is none",
+            3,
+        ),
+    ] = None
 
 
 class ForgottenOut(msgspec.Struct):
@@ -206,7 +222,13 @@ class UpsertOut(msgspec.Struct):
     chunks: Annotated[int, doc("Chunks of the document")]
     namespace: Annotated[str, doc("Namespace that the document is in")]
     unchanged: Annotated[bool, doc("Whether the same document was already stored")]
-    status: Annotated[Literal["accepted"], doc("Always `accepted`")] = "accepted"
+    version: Annotated[
+        int, doc("Version of the document; one more at each change. Compare it for equality")
+    ]
+    status: Annotated[
+        Literal["accepted", "skipped"],
+        doc("`skipped` where `on_conflict` is that and the document was already stored"),
+    ] = "accepted"
     forgotten: Annotated[ForgottenOut, doc("What retention removed in the same transaction")] = (
         msgspec.field(default_factory=ForgottenOut)
     )
@@ -226,6 +248,9 @@ class BulkOut(msgspec.Struct):
 
     accepted: Annotated[int, doc("Documents stored or already there")] = 0
     unchanged: Annotated[int, doc("Those of `accepted` that were already stored as sent")] = 0
+    skipped: Annotated[
+        int, doc("Documents that were already stored, of lines with `on_conflict: skip`")
+    ] = 0
     chunks: Annotated[int, doc("Chunks of the accepted documents")] = 0
     failed: Annotated[int, doc("Lines that were refused")] = 0
     errors: Annotated[list[LineError], doc("The first 100 refused lines, in order")] = (
@@ -246,6 +271,7 @@ class DeleteIn(msgspec.Struct, forbid_unknown_fields=True):
 class DeleteOut(msgspec.Struct):
     """The document is not stored any more, whether or not it was."""
 
+    deleted: Annotated[int, doc("1 if it was stored, otherwise 0")]
     status: Annotated[Literal["accepted"], doc("Always `accepted`")] = "accepted"
 
 
@@ -275,6 +301,88 @@ class FiltersIn(msgspec.Struct, forbid_unknown_fields=True):
     meta: Annotated[
         Object | None, doc("Object that the chunk's `meta` must contain", {"lang": "de"})
     ] = None
+
+
+DocIds = Annotated[
+    list[str],
+    doc(
+        "Ids of the documents, 1 to 1,000; one that is given twice counts once",
+        ["note-42"],
+        minItems=1,
+        maxItems=1_000,
+    ),
+]
+Filtered = Annotated[
+    FiltersIn | None,
+    doc("Filters; a document matches one if any of its chunks does, and must match all"),
+]
+FilteredToo = Annotated[FiltersIn | None, doc("The same as `filters`; send one of the two")]
+
+
+class DocumentsGetIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Which documents to read, and what of them."""
+
+    doc_ids: DocIds
+    namespace: Namespace = None
+    chunks: Annotated[bool, doc("Whether each document carries its chunks")] = True
+    vectors: Annotated[bool, doc("Whether each chunk carries its vector")] = False
+
+
+class DocumentsOut(msgspec.Struct):
+    """Documents in the order of their ids in the request; those not stored are left out."""
+
+    documents: Annotated[list[StoredDocument], doc("The documents")]
+
+
+class DocumentsListIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Which documents to list, and in which order."""
+
+    namespace: Namespace = None
+    filters: Filtered = None
+    filter: FilteredToo = None
+    order: Annotated[Order, doc("What the list is ordered by; ties by doc_id")] = "doc_id"
+    descending: Annotated[bool, doc("Whether the last comes first")] = False
+    limit: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        doc("How many documents at most; null means 100, more than 1,000 means that", 100),
+    ] = None
+    cursor: Annotated[
+        str | None, doc("`next_cursor` of the page before; order and filters stay the same")
+    ] = None
+    chunks: Annotated[bool, doc("Whether each document carries its chunks")] = False
+
+
+class DocumentsListOut(msgspec.Struct):
+    """A page of the documents that match."""
+
+    documents: Annotated[list[StoredDocument], doc("The documents, in the order asked for")]
+    next_cursor: Annotated[str | None, doc("Where the next page begins; null: there is none")]
+
+
+class DocumentsCountIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Which documents to count."""
+
+    namespace: Namespace = None
+    filters: Filtered = None
+    filter: FilteredToo = None
+
+
+class DocumentsDeleteIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Which documents to delete."""
+
+    doc_ids: DocIds
+    namespace: Namespace = None
+    reason: Annotated[
+        str | None, doc("Why, kept in the log; null means `deleted by request`", "duplicate")
+    ] = None
+    dry_run: Annotated[bool, doc("Only tell what would be deleted")] = False
+
+
+class DocumentsDeleteOut(msgspec.Struct):
+    """The documents are not stored any more; with `dry_run`, what would be."""
+
+    deleted: Annotated[int, doc("How many were stored")]
+    missing: Annotated[list[str], doc("Ids of those that were not, in the order sent")]
 
 
 class QueryIn(msgspec.Struct, forbid_unknown_fields=True):

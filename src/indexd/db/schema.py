@@ -147,9 +147,7 @@ documents = Table(
 Index(
     "ix_documents_ingested_at", documents.c.namespace, documents.c.ingested_at, documents.c.doc_id
 )
-Index(
-    "ix_documents_created_at", documents.c.namespace, documents.c.created_at, documents.c.doc_id
-)
+Index("ix_documents_created_at", documents.c.namespace, documents.c.created_at, documents.c.doc_id)
 Index(
     "ix_documents_half_life",
     documents.c.namespace,

@@ -2,7 +2,7 @@
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -48,11 +48,16 @@ class Chunk(msgspec.Struct, frozen=True):
         return self.embedding.size == 0
 
 
+OnConflict = Literal["overwrite", "skip", "fail"]
+
+
 class Document(msgspec.Struct, frozen=True):
     """A document as a client sends it. All chunks have one dimension, and different ids.
 
     `ingested_at` None means the time of the write; `model` None means that the client did not name
-    the model that made the vectors.
+    the model that made the vectors. `on_conflict` says what a document that is stored already is
+    for: overwritten, left as it is, or a reason to refuse. With `if_version` the document is
+    written only if the stored one has this version; 0: only if there is none.
     """
 
     namespace: str
@@ -63,6 +68,8 @@ class Document(msgspec.Struct, frozen=True):
     half_life_seconds: float | None = None
     ingested_at: datetime | None = None
     model: Model | None = None
+    on_conflict: OnConflict = "overwrite"
+    if_version: int | None = None
 
     @property
     def dimension(self) -> int:

@@ -110,6 +110,52 @@ def may_match(filters: Filters) -> str:
     return _all_of(_CONTENT | _BY_KEY | _IN_TIME, filters)
 
 
+_OF_CHUNKS = {
+    "tags": TAGGED,
+    "source_path": _CONTENT["source_path"],
+    # The chunk's keys go before the document's, at the first level.
+    "meta": "(document.meta || chunks.meta) @> %(meta)s::jsonb",
+}
+"""Filters that a document passes if one of its chunks does."""
+
+_TAGGED_ITSELF = """EXISTS (
+            SELECT 1
+              FROM jsonb_array_elements_text(
+                        CASE jsonb_typeof(document.meta -> 'tags')
+                            WHEN 'array' THEN document.meta -> 'tags'
+                            ELSE '[]'
+                        END
+                   ) AS tag
+             CROSS JOIN unnest(%(tags)s::text[]) AS wanted
+             WHERE tag = wanted OR starts_with(tag, wanted || '/')
+           )"""
+
+_OF_DOCUMENT = {
+    "source_ref_origin": "document.source_ref_origin = ANY(%(source_ref_origin)s::text[])",
+    "doc_id": "document.doc_id = ANY(%(doc_ids)s::text[])",
+    "not_doc_id": "document.doc_id <> %(not_doc_id)s::text",
+    "ingested_after": "document.ingested_at > %(ingested_after)s::timestamptz",
+    "ingested_before": "document.ingested_at < %(ingested_before)s::timestamptz",
+    "ingested_until": "document.ingested_at <= %(ingested_until)s::timestamptz",
+}
+
+
+def for_documents(filters: Filters) -> str:
+    """SQL: a row `document` of indexd.documents passes all filters, each by any of its chunks."""
+    by_chunk = {
+        name: f"""EXISTS (
+            SELECT 1
+              FROM indexd.chunks
+             WHERE chunks.namespace = %(namespace)s
+               AND chunks.doc_id = document.doc_id
+               AND {condition}
+           )"""
+        for name, condition in _OF_CHUNKS.items()
+    }
+    by_chunk["tags"] = f"({by_chunk['tags']} OR {_TAGGED_ITSELF})"
+    return _all_of(by_chunk | _OF_DOCUMENT, filters)
+
+
 def _all_of(conditions: Mapping[str, str], filters: Filters) -> str:
     given = [sql for name, sql in conditions.items() if getattr(filters, name) is not None]
     return f"({' AND '.join(given)})" if given else "true"

@@ -21,6 +21,7 @@ from indexd.api.parse import document_from
 from indexd.api.structs import BulkOut, DeleteIn, DeleteOut, ForgottenOut, UpsertIn, UpsertOut
 from indexd.context import Service
 from indexd.errors import (
+    Conflict,
     DimensionMismatch,
     DuplicateChunkId,
     EmbedderUnavailable,
@@ -41,7 +42,14 @@ from indexd.store.writing import upsert as store
         "Upsert",
         "Store",
         examples.UPSERT,
-        (InvalidEmbedding, DimensionMismatch, DuplicateChunkId, ModelMismatch, EmbedderUnavailable),
+        (
+            InvalidEmbedding,
+            DimensionMismatch,
+            DuplicateChunkId,
+            ModelMismatch,
+            Conflict,
+            EmbedderUnavailable,
+        ),
     ),
 )
 async def upsert(
@@ -65,7 +73,14 @@ async def upsert(
     [written] = outcome.written
     record_deletions(outcome.deletions, service.metrics)
     forgotten = count_by_reason(outcome.deletions, ForgottenOut())
-    return UpsertOut(written.chunks, document.namespace, written.unchanged, forgotten=forgotten)
+    return UpsertOut(
+        written.chunks,
+        document.namespace,
+        written.unchanged,
+        written.version,
+        "skipped" if written.skipped else "accepted",
+        forgotten,
+    )
 
 
 def checked(data: UpsertIn, settings: Settings) -> Document:
@@ -105,4 +120,4 @@ async def delete(
         lambda connection: forget.delete(connection, namespace, doc_id, at=at, actor=access.name)
     )
     record_deletions([gone] if gone else [], service.metrics)
-    return DeleteOut()
+    return DeleteOut(deleted=gone.count if gone else 0)

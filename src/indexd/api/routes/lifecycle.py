@@ -12,14 +12,17 @@ from indexd.api.auth import scope
 from indexd.api.operations import Operation, get, json_post
 from indexd.api.parameters import DocId, Limit, Namespace
 from indexd.api.parse import checked_limit
+from indexd.api.results import too_large
 from indexd.api.structs import FeedbackIn, FeedbackOut, IrrelevantOut
 from indexd.context import Service
-from indexd.errors import NotFound
+from indexd.errors import AnswerTooLarge, NotFound
 from indexd.names import checked_id, namespace_of
+from indexd.store import library
 from indexd.store.documents import missing
 from indexd.store.forgetting import lifecycle as store
 from indexd.store.forgetting import relevance
-from indexd.store.forgetting.lifecycle import Lifecycle, StoredDocument
+from indexd.store.forgetting.lifecycle import Lifecycle
+from indexd.store.library import StoredDocument, Wanted
 
 
 def _named(doc_id: str, namespace: str | None) -> tuple[str, str]:
@@ -32,7 +35,7 @@ def _named(doc_id: str, namespace: str | None) -> tuple[str, str]:
 @get(
     "/index/document",
     scope("read", others="empty"),
-    Operation("Document", "Look", examples.DOCUMENT, (NotFound,)),
+    Operation("Document", "Look", examples.DOCUMENT, (NotFound, AnswerTooLarge)),
 )
 async def document(
     service: NamedDependency[Service],
@@ -46,9 +49,15 @@ async def document(
     """A document with its chunks; with `vectors`, with their normalised embeddings."""
     space, wanted = _named(doc_id, namespace)
     inside = access.reads(space)
-    return await service.database.read(
-        lambda connection: store.document(connection, inside, wanted, vectors=vectors)
+    asked = Wanted(chunks=True, vectors=vectors, max_bytes=service.settings.max_answer_bytes)
+    found = await service.database.read(
+        lambda connection: library.by_ids(connection, inside, [wanted], asked)
     )
+    if found is None:
+        raise too_large()
+    if not found:
+        raise missing(space, wanted)
+    return found[0]
 
 
 @get(

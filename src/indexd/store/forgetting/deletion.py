@@ -90,6 +90,21 @@ async def lock(
     return {one.doc_id: one.ingested_at for one in found}
 
 
+STORED = """
+    /* indexd:forgetting.deletion.stored */
+    SELECT doc_id
+      FROM indexd.documents
+     WHERE namespace = %(namespace)s
+       AND doc_id = ANY(%(doc_ids)s)
+"""
+
+
+async def stored(connection: Connection, namespace: str, doc_ids: Sequence[str]) -> set[str]:
+    """Those of the documents that are stored; nothing is locked."""
+    values = {"namespace": namespace, "doc_ids": list(doc_ids)}
+    return set(await rows.column(connection, STORED, values))
+
+
 REMOVE = """
     /* indexd:forgetting.deletion.remove */
     WITH
@@ -109,14 +124,14 @@ REMOVE = """
         DELETE FROM indexd.documents
          WHERE namespace = %(namespace)s
            AND doc_id = ANY(%(condemned)s)
-        RETURNING namespace, doc_id, ingested_at, digest
+        RETURNING namespace, doc_id, ingested_at, digest, version
     ),
     -- 2. Log the event, and which documents left with it: no text and no vector.
     logged_documents AS (
         INSERT INTO indexd.forgotten_documents (
-            namespace, event_id, doc_id, ingested_at, digest
+            namespace, event_id, doc_id, ingested_at, digest, version
         )
-        SELECT namespace, %(event_id)s, doc_id, ingested_at, digest
+        SELECT namespace, %(event_id)s, doc_id, ingested_at, digest, version
           FROM deleted_documents
     ),
     logged_event AS (

@@ -6,7 +6,7 @@ writers wait until the forget is done.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID, uuid4
@@ -199,7 +199,22 @@ async def delete(
     connection: Connection, namespace: str, doc_id: str, *, at: datetime, actor: str
 ) -> Deletion | None:
     """Delete one document, with the locks of `forget`; None where there is no such document."""
+    cause = Cause(kind="delete", reason=BY_REQUEST, actor=actor, at=at)
+    gone, _ = await delete_many(connection, namespace, [doc_id], cause)
+    return gone
+
+
+BY_REQUEST = "deleted by request"
+"""The reason in the log where the client gave none."""
+
+
+async def delete_many(
+    connection: Connection, namespace: str, doc_ids: Sequence[str], cause: Cause
+) -> tuple[Deletion | None, set[str]]:
+    """Delete documents by their ids, with the locks of `forget`, as one event.
+
+    Returns the event, None where none of them is stored, and the ids that were stored.
+    """
     await deletion.hold(connection, namespace)
-    locked = await deletion.lock(connection, namespace, [doc_id])
-    cause = Cause(kind="delete", reason="deleted by request", actor=actor, at=at)
-    return await deletion.remove(connection, namespace, list(locked), cause)
+    locked = await deletion.lock(connection, namespace, doc_ids)
+    return await deletion.remove(connection, namespace, list(locked), cause), set(locked)

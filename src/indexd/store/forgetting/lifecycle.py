@@ -1,7 +1,7 @@
-"""One document: what is stored of it, how far it has faded, and which rule would remove it when."""
+"""How far a document has faded, and which rule would remove it when."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -10,39 +10,11 @@ from indexd.clock import after
 from indexd.db.pool import Connection
 from indexd.policy import Policy
 from indexd.store import policies, rows
-from indexd.store.documents import SourceRef, missing
+from indexd.store.documents import missing
 from indexd.store.forgetting import purge_rank
 from indexd.store.forgetting.purge_rank import PurgeRank
 from indexd.store.forgetting.relevance import PRIOR
 from indexd.store.forgetting.retention import NamespaceUnderPolicy, Reason
-
-
-class StoredChunk(msgspec.Struct, frozen=True):
-    """A chunk as it is stored."""
-
-    chunk_id: Annotated[str, Meta(description="Id of the chunk")]
-    text: Annotated[str, Meta(description="Text of the chunk; empty where it has none")]
-    meta: Annotated[dict[str, Any], Meta(description="The chunk's meta without the embedding")]
-    embedding: Annotated[
-        list[float] | None, Meta(description="The vector, of length 1; null unless asked for")
-    ]
-
-
-class StoredDocument(msgspec.Struct, frozen=True):
-    """A document as it is stored."""
-
-    doc_id: Annotated[str, Meta(description="Id of the document")]
-    namespace: Annotated[str, Meta(description="Namespace of the document")]
-    ingested_at: Annotated[datetime, Meta(description="Time that the age counts from, UTC")]
-    half_life_seconds: Annotated[
-        float | None,
-        Meta(description="The document's own half-life in seconds; null if it has none"),
-    ]
-    meta: Annotated[dict[str, Any], Meta(description="Meta of the document as a whole")]
-    source_ref: Annotated[
-        SourceRef | None, Meta(description="Where the document comes from, if known")
-    ]
-    chunks: Annotated[list[StoredChunk], Meta(description="The chunks in the order they were sent")]
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -83,85 +55,6 @@ class Lifecycle(msgspec.Struct, frozen=True):
     would_be_forgotten: Annotated[
         Removal | None, Meta(description="Next rule to remove the document; null if none will")
     ]
-
-
-class _Document(msgspec.Struct, frozen=True):
-    ingested_at: datetime
-    half_life_seconds: float | None
-    meta: dict[str, Any]
-    origin: str | None
-    id: str
-    offset: str | None
-    trust_level: str | None
-    injected_by: str | None
-
-    def source_ref(self) -> SourceRef | None:
-        if self.origin is None:
-            return None
-        return SourceRef(self.origin, self.id, self.offset, self.trust_level, self.injected_by)
-
-
-class _Chunk(msgspec.Struct, frozen=True):
-    chunk_id: str
-    text: str
-    meta: dict[str, Any]
-    embedding: Any
-
-
-DOCUMENT = """
-    /* indexd:forgetting.lifecycle.document */
-    SELECT ingested_at,
-           half_life_seconds,
-           meta,
-           source_ref_origin      AS origin,
-           source_ref_id          AS id,
-           source_ref_offset      AS offset,
-           source_ref_trust_level AS trust_level,
-           source_ref_injected_by AS injected_by
-      FROM indexd.documents
-     WHERE namespace = %(namespace)s
-       AND doc_id = %(doc_id)s
-"""
-
-
-def chunks_statement(*, vectors: bool) -> str:
-    """SQL: the chunks of a document in their order, with NULL as embedding unless asked for."""
-    return f"""
-    /* indexd:forgetting.lifecycle.chunks */
-    SELECT chunk_id, text, meta, {"embedding" if vectors else "NULL AS embedding"}
-      FROM indexd.chunks
-     WHERE namespace = %(namespace)s
-       AND doc_id = %(doc_id)s
-     ORDER BY ordinal
-    """
-
-
-async def document(
-    connection: Connection, namespace: str, doc_id: str, *, vectors: bool
-) -> StoredDocument:
-    """A document with its chunks. Raises NotFound."""
-    values = {"namespace": namespace, "doc_id": doc_id}
-    found = await rows.first(connection, _Document, DOCUMENT, values)
-    if found is None:
-        raise missing(namespace, doc_id)
-    chunks = await rows.every(connection, _Chunk, chunks_statement(vectors=vectors), values)
-    return StoredDocument(
-        doc_id=doc_id,
-        namespace=namespace,
-        ingested_at=found.ingested_at,
-        half_life_seconds=found.half_life_seconds,
-        meta=found.meta,
-        source_ref=found.source_ref(),
-        chunks=[
-            StoredChunk(
-                one.chunk_id,
-                one.text,
-                one.meta,
-                None if one.embedding is None else one.embedding.to_list(),
-            )
-            for one in chunks
-        ],
-    )
 
 
 class _Faded(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 from indexd.db.pool import Connection
 from indexd.store import rows
 from indexd.store.documents import SourceRef
-from indexd.store.writing.document_rows import INSERT_INTO, DocumentRow
+from indexd.store.writing.document_rows import INSERT_INTO, DocumentRow, first_version, is_new
 
 CHUNK_COLUMNS = {
     "namespace": "text",
@@ -94,12 +94,14 @@ def insert_whole_statement(chunks: int) -> str:
     /* indexd:writing.upsert.insert_whole */
     WITH document AS (
         {INSERT_INTO}
-        VALUES (
-            %(namespace)s, %(doc_id)s, %(ingested_at)s, %(half_life_seconds)s, %(chunk_count)s,
-            %(digest)s, %(origin)s, %(id)s, %(offset)s, %(trust_level)s, %(injected_by)s, %(meta)s
-        )
+        SELECT %(namespace)s::text, %(doc_id)s::text, %(ingested_at)s::timestamptz,
+               %(half_life_seconds)s::float8, %(chunk_count)s::int, %(digest)s::bytea,
+               %(origin)s::text, %(id)s::text, %(offset)s::text, %(trust_level)s::text,
+               %(injected_by)s::text, %(meta)s::jsonb, %(created_at)s::timestamptz,
+               {first_version("%(doc_id)s")}
+         WHERE {is_new("%(doc_id)s")}
         ON CONFLICT (namespace, doc_id) DO NOTHING
-        RETURNING doc_id
+        RETURNING version
     ),
     -- Rows of a new document that exist already are orphans: somebody deleted its row by hand.
     orphaned_relevance AS (
@@ -140,18 +142,20 @@ def insert_whole_statement(chunks: int) -> str:
       FROM orphans
      WHERE namespace = %(namespace)s
        AND EXISTS (SELECT 1 FROM document)
+    RETURNING (SELECT version FROM document) AS version
     """
 
 
-async def insert_whole(connection: Connection, row: DocumentRow) -> bool:
-    """Insert a document with few chunks and count it, in one statement.
+async def insert_whole(connection: Connection, row: DocumentRow) -> int | None:
+    """Insert a document with few chunks and count it, in one statement; returns its version.
 
-    False, and nothing is changed, where it exists already.
+    None, and nothing is changed, where it exists already.
     """
     document = row.document
     chunks = list(_chunk_rows(document.namespace, row))
     ref = msgspec.structs.asdict(document.source_ref) if document.source_ref else {}
-    cursor = await connection.execute(
+    version: int | None = await rows.value(
+        connection,
         insert_whole_statement(len(chunks)),
         {
             "namespace": document.namespace,
@@ -162,10 +166,11 @@ async def insert_whole(connection: Connection, row: DocumentRow) -> bool:
             "digest": row.digest,
             **{name: ref.get(name) for name in SourceRef.__struct_fields__},
             "meta": Jsonb(document.meta),
+            "created_at": row.written_at,
             **_named(chunks, _OF_CHUNK),
         },
     )
-    return cursor.rowcount == 1
+    return version
 
 
 def insert_chunks_statement(chunks: int) -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from indexd.db.pool import Connection
+from indexd.errors import Conflict
 from indexd.store import rows
 from indexd.store.documents import Document, SourceRef
 
@@ -19,6 +20,7 @@ class StoredRow(msgspec.Struct, frozen=True):
     digest: bytes
     ingested_at: datetime
     chunk_count: int
+    version: int
 
 
 class DocumentRow(msgspec.Struct, frozen=True):
@@ -28,10 +30,33 @@ class DocumentRow(msgspec.Struct, frozen=True):
     document: Document
     digest: bytes
     ingested_at: datetime
+    written_at: datetime
 
     @property
     def doc_id(self) -> str:
         return self.document.doc_id
+
+    def verdict(self, stored: StoredRow | None) -> Conflict | Literal["write", "keep", "skip"]:
+        """What is to be done, where this is what is stored.
+
+        `keep`: nothing would change. `skip`: the client wants what is stored to stay.
+        """
+        document = self.document
+        found = 0 if stored is None else stored.version
+        if document.if_version not in (None, found):
+            return conflict(document, found)
+        if stored is None:
+            return "write"
+        if document.on_conflict == "fail":
+            return conflict(document, found)
+        if document.on_conflict == "skip":
+            return "skip"
+        return "keep" if self.is_stored_as(stored) else "write"
+
+    @property
+    def may_insert(self) -> bool:
+        """Whether it may be written where no document is stored."""
+        return self.document.if_version in (None, 0)
 
     def is_stored_as(self, stored: StoredRow | None) -> bool:
         """Whether nothing would change: same content, and no other ingested_at was sent."""
@@ -42,9 +67,21 @@ class DocumentRow(msgspec.Struct, frozen=True):
         )
 
 
+def conflict(document: Document, version: int) -> Conflict:
+    """The error for a document that is stored in this version; 0 means that it is not stored."""
+    if document.if_version is not None:
+        stored = f"is stored in version {version}" if version else "is not stored"
+        wanted = f"expected version {document.if_version}"
+    else:
+        stored, wanted = f"is stored already, in version {version}", "expected none"
+    return Conflict(
+        f"document {document.doc_id!r} {stored}, {wanted}", details={"version": version}
+    )
+
+
 LOOK_UP = """
     /* indexd:writing.upsert.look_up */
-    SELECT doc_id, digest, ingested_at, chunk_count
+    SELECT doc_id, digest, ingested_at, chunk_count, version
       FROM indexd.documents
      WHERE namespace = %(namespace)s
        AND doc_id = ANY(%(doc_ids)s)
@@ -53,7 +90,7 @@ LOOK_UP = """
 
 LOCK = """
     /* indexd:writing.upsert.lock */
-    SELECT doc_id, digest, ingested_at, chunk_count
+    SELECT doc_id, digest, ingested_at, chunk_count, version
       FROM indexd.documents
      WHERE namespace = %(namespace)s
        AND doc_id = ANY(%(doc_ids)s)
@@ -83,13 +120,15 @@ async def lock_or_insert(
     namespace: str,
     documents: Sequence[DocumentRow],
     seen: dict[str, StoredRow],
-) -> dict[str, StoredRow]:
+) -> tuple[dict[str, StoredRow], dict[str, int]]:
     """Lock the row of every document; one that has none gets a new row, which locks it, too.
 
-    Returns the rows that existed. `seen` are those that an earlier statement found: since then
-    another writer may have deleted one, or inserted one that was missing.
+    Returns the rows that existed, and the versions of those that are new. Documents that may not be
+    inserted are in neither where they are not stored. `seen` are those that an earlier statement
+    found: since then another writer may have deleted one, or inserted one that was missing.
     """
     replaced: dict[str, StoredRow] = {}
+    versions: dict[str, int] = {}
     missing = [one for one in documents if one.doc_id not in seen]
     known = [one for one in documents if one.doc_id in seen]
     while known or missing:
@@ -97,26 +136,28 @@ async def lock_or_insert(
             locked = await _stored(connection, LOCK, namespace, [one.doc_id for one in known])
             replaced |= locked
             missing += [one for one in known if one.doc_id not in locked]
+        missing = [one for one in missing if one.may_insert]
         if not missing:
             break
         missing.sort(key=attrgetter("doc_id"))
         inserted = await _insert(connection, namespace, missing)
+        versions |= inserted
         known = [one for one in missing if one.doc_id not in inserted]
         missing = []
-    return replaced
+    return replaced, versions
 
 
 _SENT = """
         SELECT doc_id, ingested_at, half_life_seconds, chunk_count, digest,
-               origin, id, "offset", trust_level, injected_by, meta
+               origin, id, "offset", trust_level, injected_by, meta, created_at
           FROM unnest(
                 %(doc_id)s::text[], %(ingested_at)s::timestamptz[], %(half_life_seconds)s::float8[],
                 %(chunk_count)s::int[], %(digest)s::bytea[], %(origin)s::text[], %(id)s::text[],
                 %(offset)s::text[], %(trust_level)s::text[], %(injected_by)s::text[],
-                %(meta)s::jsonb[]
+                %(meta)s::jsonb[], %(created_at)s::timestamptz[]
                ) AS sent (
                 doc_id, ingested_at, half_life_seconds, chunk_count, digest,
-                origin, id, "offset", trust_level, injected_by, meta
+                origin, id, "offset", trust_level, injected_by, meta, created_at
                )"""
 
 
@@ -132,6 +173,7 @@ def _arrays(namespace: str, documents: Sequence[DocumentRow]) -> dict[str, Any]:
         "chunk_count": [len(d.chunks) for d in contents],
         "digest": [one.digest for one in documents],
         "meta": [msgspec.json.encode(d.meta).decode() for d in contents],
+        "created_at": [one.written_at for one in documents],
         **{name: [ref.get(name) for ref in refs] for name in SourceRef.__struct_fields__},
     }
 
@@ -139,27 +181,60 @@ def _arrays(namespace: str, documents: Sequence[DocumentRow]) -> dict[str, Any]:
 INSERT_INTO = """INSERT INTO indexd.documents (
             namespace, doc_id, ingested_at, half_life_seconds, chunk_count, digest,
             source_ref_origin, source_ref_id, source_ref_offset, source_ref_trust_level,
-            source_ref_injected_by, meta
+            source_ref_injected_by, meta, created_at, version
         )"""
 """SQL: the beginning of a statement that inserts documents, with the columns it gives."""
+
+
+def first_version(doc_id: str) -> str:
+    """SQL: the version of a new document, one after the highest that the log knows of it."""
+    return f"""1 + coalesce((
+                SELECT max(forgotten.version)
+                  FROM indexd.forgotten_documents AS forgotten
+                 WHERE forgotten.namespace = %(namespace)s
+                   AND forgotten.doc_id = {doc_id}
+           ), 0)"""
+
+
+def is_new(doc_id: str) -> str:
+    """SQL: the statement's snapshot has no such document.
+
+    One that is deleted while the statement runs is not inserted by it: the log of the snapshot does
+    not know of that deletion, and a version would come twice.
+    """
+    return f"""NOT EXISTS (
+            SELECT 1
+              FROM indexd.documents AS existing
+             WHERE existing.namespace = %(namespace)s
+               AND existing.doc_id = {doc_id}
+           )"""
+
 
 INSERT = f"""
     /* indexd:writing.upsert.insert */
     {INSERT_INTO}
-    SELECT %(namespace)s, sent.*
+    SELECT %(namespace)s, sent.*,
+           {first_version("sent.doc_id")}
       FROM ({_SENT}
            ) AS sent
+     WHERE {is_new("sent.doc_id")}
      ORDER BY doc_id
     ON CONFLICT (namespace, doc_id) DO NOTHING
-    RETURNING doc_id
+    RETURNING doc_id, version
 """
+
+
+class _Inserted(msgspec.Struct, frozen=True):
+    doc_id: str
+    version: int
 
 
 async def _insert(
     connection: Connection, namespace: str, documents: Sequence[DocumentRow]
-) -> set[str]:
-    """Insert those of the documents that do not exist; returns their ids."""
-    return set(await rows.column(connection, INSERT, _arrays(namespace, documents)))
+) -> dict[str, int]:
+    """Insert those of the documents that do not exist; returns their versions by doc_id."""
+    found = await rows.every(connection, _Inserted, INSERT, _arrays(namespace, documents))
+    return {one.doc_id: one.version for one in found}
 
 
 DELETE_CHUNKS = """
@@ -188,7 +263,8 @@ REPLACE = f"""
            source_ref_offset      = sent."offset",
            source_ref_trust_level = sent.trust_level,
            source_ref_injected_by = sent.injected_by,
-           meta                   = sent.meta
+           meta                   = sent.meta,
+           version                = document.version + 1
       FROM ({_SENT}
            ) AS sent
      WHERE document.namespace = %(namespace)s
@@ -207,6 +283,31 @@ async def replace_rows(
     parameters = _arrays(namespace, documents)
     for statement in (DELETE_CHUNKS, DELETE_RELEVANCE, REPLACE):
         await connection.execute(statement, parameters)
+
+
+RETURNED = """
+    /* indexd:writing.upsert.returned */
+    SELECT doc_id
+      FROM indexd.forgotten_documents AS forgotten
+      JOIN unnest(%(doc_ids)s::text[], %(versions)s::bigint[]) AS stored (doc_id, version)
+     USING (doc_id)
+     WHERE forgotten.namespace = %(namespace)s
+       AND forgotten.version >= stored.version
+"""
+
+
+async def returned(connection: Connection, namespace: str, stored: Sequence[StoredRow]) -> set[str]:
+    """Those whose version the log knows of an earlier document with the same id.
+
+    Two documents that one after the other had the same id and the same version can only come from
+    three writers within one statement; whoever read the first must not overwrite the second.
+    """
+    values = {
+        "namespace": namespace,
+        "doc_ids": [one.doc_id for one in stored],
+        "versions": [one.version for one in stored],
+    }
+    return set(await rows.column(connection, RETURNED, values))
 
 
 ANY_OLDER = """

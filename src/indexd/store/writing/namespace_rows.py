@@ -32,6 +32,7 @@ class _Claimed(PolicyRow, frozen=True):
     digest: bytes
     ingested_at: datetime
     chunk_count: int
+    version: int
 
 
 CLAIM = f"""
@@ -59,7 +60,8 @@ CLAIM = f"""
            FOR KEY SHARE
     )
     SELECT policy.*, claimed.documents,
-           document.doc_id, document.digest, document.ingested_at, document.chunk_count
+           document.doc_id, document.digest, document.ingested_at, document.chunk_count,
+           document.version
       FROM (SELECT documents FROM alone UNION ALL SELECT documents FROM shared) AS claimed
       LEFT JOIN policy
         ON true
@@ -99,7 +101,9 @@ async def claim(
         stored = await document_rows.look_up(connection, namespace, doc_ids)
     else:
         stored = {
-            row.doc_id: StoredRow(row.doc_id, row.digest, row.ingested_at, row.chunk_count)
+            row.doc_id: StoredRow(
+                row.doc_id, row.digest, row.ingested_at, row.chunk_count, row.version
+            )
             for row in found
             if row.doc_id is not None
         }

@@ -7,13 +7,14 @@ import itertools
 from collections.abc import Sequence
 from datetime import datetime
 from operator import attrgetter
+from typing import Literal
 
 import msgspec
 
 from indexd import vectors
 from indexd.clock import before
 from indexd.db.pool import Connection
-from indexd.errors import DimensionMismatch, ModelMismatch
+from indexd.errors import Conflict, DimensionMismatch, ModelMismatch
 from indexd.store.documents import Document
 from indexd.store.forgetting import retention
 from indexd.store.forgetting.deletion import Deletion
@@ -25,11 +26,17 @@ from indexd.store.writing.vector_space import VectorSpace, settle
 
 
 class Written(msgspec.Struct, frozen=True):
-    """The outcome for one document; where `refused` is given, nothing was changed."""
+    """The outcome for one document; where `refused` is given, nothing was changed.
+
+    `chunks` and `version` are those that are stored now; `skipped` says that the client wanted what
+    was stored to stay.
+    """
 
     chunks: int
     unchanged: bool = False
-    refused: DimensionMismatch | ModelMismatch | None = None
+    refused: DimensionMismatch | ModelMismatch | Conflict | None = None
+    version: int = 0
+    skipped: bool = False
 
 
 class Upserted(msgspec.Struct, frozen=True):
@@ -42,8 +49,8 @@ class Upserted(msgspec.Struct, frozen=True):
 async def upsert(connection: Connection, document: Document, *, at: datetime) -> Upserted:
     """Replace one document as a whole, in the caller's transaction.
 
-    Atomic, and with the locks of `upsert_many`. Raises DimensionMismatch or ModelMismatch, and
-    changes nothing then, and WritesPaused.
+    Atomic, and with the locks of `upsert_many`. Raises DimensionMismatch, ModelMismatch or
+    Conflict, and changes nothing then, and WritesPaused.
     """
     outcome = await upsert_many(connection, [document], at=at)
     if outcome.written[0].refused:
@@ -57,8 +64,9 @@ async def upsert_many(
     """Replace documents, each as a whole, in the caller's transaction.
 
     No two may have the same namespace and doc_id. Those of a wrong dimension or model are refused,
-    the others are written. The outcome is that of writing them one by one: retention may remove a
-    document in favour of those after it, never in favour of itself.
+    and those whose `on_conflict` or `if_version` does not hold; the others are written. The outcome
+    is that of writing them one by one: retention may remove a document in favour of those after it,
+    never in favour of itself.
 
     Atomic: all of it, with what retention removes. Locks: the namespaces come by name, and in each
     the order is
@@ -73,7 +81,7 @@ async def upsert_many(
     Raises WritesPaused; the caller's transaction must end with it.
     """
     members = [
-        DocumentRow(place, document, document.digest(), document.ingested_at or at)
+        DocumentRow(place, document, document.digest(), document.ingested_at or at, at)
         for place, document in enumerate(documents)
     ]
     # Every transaction takes its locks in the same order.
@@ -95,21 +103,27 @@ async def _upsert_into(
     if len(fitting) > 1 and await _order_matters(connection, namespace, claimed, fitting, at=at):
         return await _one_by_one(connection, namespace, members, at=at)
 
-    changed = [row for row in fitting if not row.is_stored_as(claimed.stored.get(row.doc_id))]
-    replaced: dict[str, StoredRow] = {}
-    if changed:
-        changed, replaced = await _write(connection, namespace, changed, claimed.stored)
-    rewritten = {row.doc_id for row in changed}
     outcomes = {
         row.place: Written(0, refused=_refusal(row.document, space))
-        if not space.accepts(row.document)
-        else Written(len(row.document.chunks), unchanged=row.doc_id not in rewritten)
         for row in members
+        if not space.accepts(row.document)
     }
+    changed = []
+    for row in fitting:
+        stored = claimed.stored.get(row.doc_id)
+        if (verdict := row.verdict(stored)) == "write":
+            changed.append(row)
+        else:
+            outcomes[row.place] = _unwritten(verdict, stored)
+    added = 0
+    if changed:
+        written, added = await _write(connection, namespace, changed, claimed.stored)
+        outcomes |= written
+    fitting = [row for row in fitting if not outcomes[row.place].refused]
     policy = claimed.policy
     if not fitting or (policy.max_items is None and policy.max_age_seconds is None):
         return outcomes, []
-    documents = claimed.documents + len(rewritten - replaced.keys())
+    documents = claimed.documents + added
     deletions = await retention.enforce(
         connection,
         NamespaceUnderPolicy(namespace, policy, documents, at),
@@ -149,21 +163,68 @@ async def _write(
     namespace: str,
     changed: list[DocumentRow],
     seen: dict[str, StoredRow],
-) -> tuple[list[DocumentRow], dict[str, StoredRow]]:
+) -> tuple[dict[int, Written], int]:
     """Write changed documents, and the namespace's counters last.
 
-    Returns those that were written after all, and the rows that they replaced.
+    Returns the outcomes by their place, and how many documents there are more.
     """
     [first, *others] = changed
     alone = not others and first.doc_id not in seen and chunk_rows.is_small(first)
-    if alone and await chunk_rows.insert_whole(connection, first):
-        return changed, {}
-    replaced = await document_rows.lock_or_insert(connection, namespace, changed, seen)
-    changed = [row for row in changed if not row.is_stored_as(replaced.get(row.doc_id))]
-    if not changed:
-        return [], replaced
-    again = [row for row in changed if row.doc_id in replaced]
-    new = [row.doc_id for row in changed if row.doc_id not in replaced]
+    if alone and first.may_insert:
+        version = await chunk_rows.insert_whole(connection, first)
+        if version is not None:
+            return {first.place: Written(len(first.document.chunks), version=version)}, 1
+    replaced, versions = await document_rows.lock_or_insert(connection, namespace, changed, seen)
+    expected = [
+        replaced[row.doc_id]
+        for row in changed
+        if row.doc_id in replaced and row.document.if_version is not None
+    ]
+    twice = await document_rows.returned(connection, namespace, expected) if expected else set()
+    outcomes: dict[int, Written] = {}
+    again: list[DocumentRow] = []
+    new: list[DocumentRow] = []
+    for row in changed:
+        stored = replaced.get(row.doc_id)
+        verdict = "write" if row.doc_id in versions else row.verdict(stored)
+        if stored is not None and row.doc_id in twice:
+            verdict = document_rows.conflict(row.document, stored.version)
+        if verdict != "write":
+            outcomes[row.place] = _unwritten(verdict, stored)
+            continue
+        version = versions[row.doc_id] if stored is None else stored.version + 1
+        outcomes[row.place] = Written(len(row.document.chunks), version=version)
+        (new if stored is None else again).append(row)
+    if again or new:
+        await _write_rows(connection, namespace, again, new, replaced)
+    return outcomes, len(new)
+
+
+def _unwritten(
+    verdict: Conflict | Literal["write", "keep", "skip"], stored: StoredRow | None
+) -> Written:
+    """The outcome for a document that is not written."""
+    if isinstance(verdict, Conflict):
+        return Written(0, refused=verdict)
+    assert stored is not None  # noqa: S101 (what is not stored is written or refused)
+    return Written(
+        stored.chunk_count,
+        unchanged=verdict == "keep",
+        version=stored.version,
+        skipped=verdict == "skip",
+    )
+
+
+async def _write_rows(
+    connection: Connection,
+    namespace: str,
+    again: list[DocumentRow],
+    inserted: list[DocumentRow],
+    replaced: dict[str, StoredRow],
+) -> None:
+    """Write the chunks of documents whose rows are locked, and count them."""
+    changed = sorted((*again, *inserted), key=attrgetter("doc_id"))
+    new = [row.doc_id for row in inserted]
     if again:
         await document_rows.replace_rows(connection, namespace, again)
     orphans = await chunk_rows.clear_orphans(connection, namespace, new) if new else {}
@@ -177,7 +238,6 @@ async def _write(
         chunks=sum(len(row.document.chunks) for row in changed) - removed,
         removed=removed,
     )
-    return changed, replaced
 
 
 async def _order_matters(

@@ -1,0 +1,127 @@
+"""Routes about many documents: read them by id, list, count, delete."""
+
+import structlog
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+
+from indexd.access import Access
+from indexd.api import examples
+from indexd.api.auth import scope
+from indexd.api.deletions import record_deletions
+from indexd.api.limits import check_list
+from indexd.api.operations import Operation, json_post
+from indexd.api.parse import cursor_after, doc_ids_from, filters_from, one_filter, page_from
+from indexd.api.results import too_large
+from indexd.api.structs import (
+    DocumentsCountIn,
+    DocumentsDeleteIn,
+    DocumentsDeleteOut,
+    DocumentsGetIn,
+    DocumentsListIn,
+    DocumentsListOut,
+    DocumentsOut,
+)
+from indexd.context import Service
+from indexd.errors import AnswerTooLarge
+from indexd.names import namespace_of
+from indexd.store import library as store
+from indexd.store.forgetting import deletion, forget
+from indexd.store.forgetting.deletion import Cause
+from indexd.store.library import Counted, Wanted
+
+
+@json_post(
+    "/index/documents/get",
+    scope("read", others="empty"),
+    Operation("GetDocuments", "Look", examples.DOCUMENTS_GET, (AnswerTooLarge,)),
+)
+async def get(
+    data: JSONBody[DocumentsGetIn],
+    service: NamedDependency[Service],
+    access: NamedDependency[Access],
+) -> DocumentsOut:
+    """Read documents by their ids; those that are not stored are left out."""
+    namespace, doc_ids = _named(data.namespace), doc_ids_from(data.doc_ids)
+    wanted = Wanted(data.chunks, data.vectors, service.settings.max_answer_bytes)
+    inside = access.reads(namespace)
+    found = await service.database.read(
+        lambda connection: store.by_ids(connection, inside, doc_ids, wanted)
+    )
+    if found is None:
+        raise too_large()
+    return DocumentsOut(found)
+
+
+@json_post(
+    "/index/documents/list",
+    scope("read", others="empty"),
+    Operation("ListDocuments", "Look", examples.DOCUMENTS_LIST),
+)
+async def list_(
+    data: JSONBody[DocumentsListIn],
+    service: NamedDependency[Service],
+    access: NamedDependency[Access],
+) -> DocumentsListOut:
+    """List documents page by page; one that stays is listed once, whatever is written meanwhile."""
+    check_list(data, service.settings)
+    inside, page = access.reads(_named(data.namespace)), page_from(data)
+    filters = filters_from(one_filter(data.filters, data.filter))
+    wanted = Wanted(data.chunks, False, service.settings.max_answer_bytes)
+    found = await service.database.read(
+        lambda connection: store.listed(connection, inside, filters, page, wanted)
+    )
+    return DocumentsListOut(
+        found.documents, None if found.after is None else cursor_after(page, found.after)
+    )
+
+
+@json_post(
+    "/index/documents/count",
+    scope("read", others="empty"),
+    Operation("CountDocuments", "Look", examples.DOCUMENTS_COUNT),
+)
+async def count(
+    data: JSONBody[DocumentsCountIn],
+    service: NamedDependency[Service],
+    access: NamedDependency[Access],
+) -> Counted:
+    """Count the documents that match, and all chunks of these."""
+    check_list(data, service.settings)
+    inside = access.reads(_named(data.namespace))
+    filters = filters_from(one_filter(data.filters, data.filter))
+    return await service.database.read(
+        lambda connection: store.counted(connection, inside, filters)
+    )
+
+
+@json_post(
+    "/index/documents/delete",
+    scope("write", others="403"),
+    Operation("DeleteDocuments", "Forget", examples.DOCUMENTS_DELETE),
+)
+async def delete(
+    data: JSONBody[DocumentsDeleteIn],
+    service: NamedDependency[Service],
+    access: NamedDependency[Access],
+) -> DocumentsDeleteOut:
+    """Delete documents by their ids, in one transaction and as one event of the log."""
+    namespace, doc_ids = access.writes(_named(data.namespace)), doc_ids_from(data.doc_ids)
+    reason = (data.reason or "").strip() or forget.BY_REQUEST
+    if data.dry_run:
+        stored = await service.database.read(
+            lambda connection: deletion.stored(connection, namespace, doc_ids)
+        )
+    else:
+        cause = Cause(kind="delete", reason=reason, actor=access.name, at=service.now())
+        gone, stored = await service.database.write(
+            lambda connection: forget.delete_many(connection, namespace, doc_ids, cause)
+        )
+        record_deletions([gone] if gone else [], service.metrics)
+    return DocumentsDeleteOut(len(stored), [one for one in doc_ids if one not in stored])
+
+
+def _named(sent: str | None) -> str:
+    """The namespace, bound to the log line."""
+    namespace = namespace_of(sent)
+    structlog.contextvars.bind_contextvars(namespace=namespace)
+    return namespace

@@ -1,0 +1,5 @@
+/* indexd:forgetting.deletion.stored */
+SELECT doc_id
+  FROM indexd.documents
+ WHERE namespace = %(namespace)s
+   AND doc_id = ANY(%(doc_ids)s)
