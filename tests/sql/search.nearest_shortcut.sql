@@ -31,7 +31,7 @@
                best.chunk_id AS chunk_id,
                best.score AS score,
                best.similarity AS similarity,
-               indexd.decay(best.ingested_at, best.half_life, %(at)s) AS decay,
+               1::float8 AS decay,
                greatest(date_part('epoch', %(at)s - best.ingested_at), 0) AS age_seconds,
                best.half_life AS half_life_seconds,
                best.text AS text,

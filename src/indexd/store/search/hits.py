@@ -15,7 +15,7 @@ _COLUMNS = {
     "chunk_id": "best.chunk_id",
     "score": "best.score",
     "similarity": "best.similarity",
-    "decay": "indexd.decay(best.ingested_at, best.half_life, %(at)s)",
+    "decay": "{decay}",
     "age_seconds": "greatest(date_part('epoch', %(at)s - best.ingested_at), 0)",
     "half_life_seconds": "best.half_life",
     "text": "{chunk}.text",
@@ -37,11 +37,18 @@ FIELDS = tuple(_COLUMNS)
 """Names of the columns, in their order: that of the fields of Hit."""
 
 
-def columns(words: str = "NULL::text[]", chunk: str = "chunk") -> str:
-    """SQL: a hit's columns; `words` is the expression of the words that it holds, `chunk` the
-    relation that has its text.
+DECAY = "indexd.decay(best.ingested_at, best.half_life, %(at)s)"
+
+
+def columns(words: str = "NULL::text[]", *, chunk: str = "chunk", decay: str = DECAY) -> str:
+    """SQL: a hit's columns; `words` and `decay` are expressions of the words that it holds and of
+    its decay, `chunk` is the relation that has its text.
     """
-    return _COLUMN_LIST.replace("{words}", words).replace("{chunk}", chunk)
+    given = {"{words}": words, "{chunk}": chunk, "{decay}": decay}
+    found = _COLUMN_LIST
+    for name, expression in given.items():
+        found = found.replace(name, expression)
+    return found
 
 
 _COLUMN_LIST = ",\n               ".join(

@@ -191,8 +191,9 @@ def scan_shortcut(dimension: int, filters: Filters) -> str:
 
 def nearest_shortcut(dimension: int) -> str:
     """The k nearest chunks by the index, where nothing fades: the score is the cosine."""
+    # An answer with a chunk that fades proves nothing, so no decay is computed.
     found = f"""
-        SELECT {hits.columns(chunk="best")},
+        SELECT {hits.columns(chunk="best", decay="1::float8")},
                CASE WHEN place = 1 THEN all_cosines END AS cosines
           FROM (
                 SELECT *,
