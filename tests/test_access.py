@@ -1,4 +1,4 @@
-"""Keys, scopes and namespaces: who may call what, and what there is for them."""
+"""Keys, scopes and namespaces: who may call what, and what an answer shows of it."""
 
 import asyncio
 import re
@@ -10,13 +10,16 @@ from typing import Any, get_args
 import msgspec
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from litestar import Litestar
 
-from indexd.access import OPEN, SCOPES, Others, Scope
+from indexd.access import ANYONE, OPEN, SCOPES, Access, Others, Scope
 from indexd.api.auth import Route, routes, table
 from indexd.app import create_app
 from indexd.background import key_cache
 from indexd.errors import ConfigurationError
+from indexd.names import MAX_NAMESPACE, as_asked, namespace_of
 from indexd.settings import Settings
 from indexd.store import keys
 from tests.conftest import Client, document
@@ -418,3 +421,11 @@ async def test_a_revoked_admin_key_of_a_file_stays_revoked(url: str) -> None:
         assert [key.state(at) for key in await keys.every(connection)] == ["revoked", "valid"]
         with pytest.raises(ConfigurationError, match="was revoked"):
             await keys.ensure_from_file(connection, first, at=at)
+
+
+@given(name=st.text(max_size=MAX_NAMESPACE))
+def test_what_a_key_does_not_see_is_read_under_a_name_that_nobody_can_write_to(name: str) -> None:
+    asked = namespace_of(name)
+    limited = Access("agent", "read", frozenset())
+    assert namespace_of(limited.reads(asked)) != limited.reads(asked)
+    assert as_asked(limited.reads(asked)) == asked == as_asked(ANYONE.reads(asked))

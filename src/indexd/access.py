@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import msgspec
 
 from indexd.errors import NamespaceForbidden
+from indexd.names import never_written
 
 Scope = Literal["read", "write", "admin"]
 """Each scope includes the scopes before it."""
@@ -44,9 +45,11 @@ class Access(msgspec.Struct, frozen=True):
         return self.namespaces is None or namespace in self.namespaces
 
     def reads(self, namespace: str) -> str:
-        """The namespace to read; if the key does not see it, one that cannot exist."""
-        # Names are trimmed, so a name that ends in a space does not exist.
-        return namespace if self.sees(namespace) else f"{namespace} "
+        """The namespace to read; if the key does not see it, one that is never written to.
+
+        `as_asked` of it is the name that the client sent, for the answer.
+        """
+        return namespace if self.sees(namespace) else never_written(namespace)
 
     def writes(self, namespace: str) -> str:
         """The namespace to write to. Raises NamespaceForbidden, whether it exists or not."""

@@ -21,6 +21,16 @@ def namespace_of(name: str | None) -> str:
     return trimmed
 
 
+def never_written(namespace: str) -> str:
+    """A name that no namespace has: `namespace_of` takes the space at its end from every name."""
+    return f"{namespace} "
+
+
+def as_asked(namespace: str) -> str:
+    """The namespace as the client named it, also of one that is `never_written`."""
+    return namespace.removesuffix(" ")
+
+
 def checked_id(value: str, where: str) -> str:
     """The unchanged id. Raises InvalidField if it is empty or too long."""
     if not 1 <= len(value) <= MAX_ID:

@@ -4,6 +4,7 @@ from msgspec import UNSET
 
 from indexd.api.structs import ResultOut, Weights
 from indexd.errors import AnswerTooLarge
+from indexd.names import as_asked
 from indexd.store.filters import Filters
 from indexd.store.search import Found, Query
 from indexd.store.search.hits import Hit
@@ -18,7 +19,7 @@ def results_from(query: Query, found: Found, *, include_weights: bool) -> list[R
         ResultOut(
             doc_id=hit.doc_id,
             chunk_id=hit.chunk_id,
-            namespace=query.namespace.strip(),
+            namespace=as_asked(query.namespace),
             score=hit.score,
             snippet=snippet(hit),
             rationale=rationale(hit, query.filters, found.cosines.get((hit.doc_id, hit.chunk_id))),

@@ -9,12 +9,13 @@ from msgspec import Meta
 
 from indexd import vectors
 from indexd.errors import DuplicateChunkId, NotFound
+from indexd.names import as_asked
 from indexd.vectors import Embedding, Model
 
 
 def missing(namespace: str, doc_id: str) -> NotFound:
     """The error for a document that does not exist; names the namespace as it was asked for."""
-    return NotFound(f"there is no document {doc_id!r} in namespace {namespace.strip()!r}")
+    return NotFound(f"there is no document {doc_id!r} in namespace {as_asked(namespace)!r}")
 
 
 class SourceRef(msgspec.Struct, frozen=True):
