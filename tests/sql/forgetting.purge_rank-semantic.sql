@@ -1,8 +1,8 @@
 /* indexd:forgetting.purge_rank */
 WITH RECURSIVE
 placed AS NOT MATERIALIZED (
-    SELECT ingested_at,
-           doc_id,
+    SELECT doc_id,
+           ingested_at,
            indexd.score(
                coalesce(smoothed_score, %(prior)s), ingested_at,
                coalesce(half_life_seconds, %(half_life)s::float8), %(at)s

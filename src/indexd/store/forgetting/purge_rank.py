@@ -13,7 +13,7 @@ from indexd.store.forgetting.retention import (
     DECAY,
     HALF_LIVES,
     MANY_HALF_LIVES,
-    SCORE,
+    WITH_RELEVANCE,
     NamespaceUnderPolicy,
     Reason,
     policy_values,
@@ -209,18 +209,7 @@ def _by_relevance(policy: Policy) -> str:
     is_before = f"({_qualified(order, 'placed')}) < ({_qualified(order, 'own')})"
     return f"""
     placed AS NOT MATERIALIZED (
-        SELECT ingested_at,
-               doc_id,
-               {SCORE} AS score,
-               CASE WHEN irrelevant_since IS NULL THEN 'retention' ELSE 'semantic' END AS reason
-          FROM indexd.documents
-          LEFT JOIN (
-                SELECT doc_id AS met, smoothed_score, irrelevant_since
-                  FROM indexd.relevance
-                 WHERE namespace = %(namespace)s
-               ) AS relevance
-            ON met = doc_id
-         WHERE namespace = %(namespace)s
+        {WITH_RELEVANCE}
     ),
     own AS MATERIALIZED (
         SELECT * FROM placed WHERE doc_id = %(doc_id)s

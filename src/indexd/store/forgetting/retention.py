@@ -294,10 +294,7 @@ _BY_DECAY = f"""{HALF_LIVES},
           FROM oldest
     )"""
 
-_BY_RELEVANCE = f"""
-    -- Every document with what searches showed of it. Those marked irrelevant have another reason.
-    ranked AS (
-        SELECT doc_id,
+WITH_RELEVANCE = f"""SELECT doc_id,
                ingested_at,
                {SCORE} AS score,
                CASE WHEN irrelevant_since IS NULL THEN 'retention' ELSE 'semantic' END AS reason
@@ -308,6 +305,13 @@ _BY_RELEVANCE = f"""
                  WHERE namespace = %(namespace)s
                ) AS relevance
             ON met = doc_id
-         WHERE namespace = %(namespace)s
+         WHERE namespace = %(namespace)s"""
+"""SQL without WITH: every document of the namespace, with the score and reason by which it leaves
+where the policy has a `semantic:` section. A condition may follow."""
+
+_BY_RELEVANCE = f"""
+    -- Every document with what searches showed of it. Those marked irrelevant have another reason.
+    ranked AS (
+        {WITH_RELEVANCE}
            AND {_EVICTABLE}
     )"""
