@@ -55,6 +55,26 @@ def test_no_function_takes_more_than_six_parameters() -> None:
     assert not found
 
 
+MOST_STATEMENTS = 5
+"""Statements of a handler: more are work that belongs to a function with a name."""
+
+LONG_HANDLERS = {"upsert", "search", "related"}
+"""Each of their statements is one step of the request, in the order in which they happen."""
+
+
+def test_a_handler_is_a_few_lines() -> None:
+    lengths = {
+        function.name: len(function.body) - 1  # without its docstring
+        for name, tree in modules()
+        if name.startswith("api/routes/")
+        for function in functions(tree)
+        if function.decorator_list
+    }
+    assert len(lengths) > 15
+    assert {name for name, count in lengths.items() if count > MOST_STATEMENTS} <= LONG_HANDLERS
+    assert all(lengths[name] > MOST_STATEMENTS for name in LONG_HANDLERS), "take it off the list"
+
+
 def is_command(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """The options of a command are its parameters: a person gives the few that he needs."""
     return any(

@@ -115,9 +115,14 @@ async def delete(
     doc_id = checked_id(data.doc_id, "doc_id")
     namespace = access.writes(namespace_of(data.namespace))
     structlog.contextvars.bind_contextvars(doc_id=doc_id, namespace=namespace)
+    return DeleteOut(await _delete(service, namespace, doc_id, actor=access.name))
+
+
+async def _delete(service: Service, namespace: str, doc_id: str, *, actor: str) -> int:
+    """How many documents were deleted: 1, or 0 where it was not there."""
     at = service.now()
     gone = await service.database.write(
-        lambda connection: forget.delete(connection, namespace, doc_id, at=at, actor=access.name)
+        lambda connection: forget.delete(connection, namespace, doc_id, at=at, actor=actor)
     )
     record_deletions([gone] if gone else [], service.metrics)
-    return DeleteOut(deleted=gone.count if gone else 0)
+    return gone.count if gone else 0

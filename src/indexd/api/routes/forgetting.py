@@ -3,6 +3,7 @@
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import timedelta
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -48,24 +49,25 @@ async def forget(
     ] = False,
 ) -> ForgetOut:
     """Forget documents by filter, or as a dry run planned it; a dry run changes nothing."""
+    is_dry = dry_run or data.dry_run
+    reason, condition = _checked(data, service, access, is_dry=is_dry)
+    if is_dry and condition is not None:
+        return _planned(await _plan(service, condition))
+    return _done(await _carry_out(service, access, data, condition, reason))
+
+
+def _checked(
+    data: ForgetIn, service: Service, access: Access, *, is_dry: bool
+) -> tuple[str, Condition | None]:
+    """The reason and what to forget, None where a plan says it; a dry run has no plan yet."""
     if data.filter is not None:
         check_filters(data.filter, service.settings, "filter")
     reason = reason_from(data)
-    condition = condition_from(data, dry_run=dry_run or data.dry_run)
+    condition = condition_from(data, dry_run=is_dry)
     if condition is not None:
         _allow(condition, access)
         structlog.contextvars.bind_contextvars(namespace=condition.namespace)
-    if condition is not None and (dry_run or data.dry_run):
-        return _planned(await _plan(service, condition))
-    forgotten = await _carry_out(service, access, data, condition, reason)
-    record_deletions(forgotten.deletions, service.metrics)
-    return ForgetOut(
-        forgotten_count=forgotten.count,
-        dry_run=False,
-        forgotten_docs=forgotten.documents,
-        truncated=forgotten.count > len(forgotten.documents),
-        event_id=forgotten.event_id,
-    )
+    return reason, condition
 
 
 def _allow(condition: Condition, access: Access) -> None:
@@ -108,13 +110,25 @@ async def _carry_out(
             namespaces=access.namespaces,
         )
 
-    return await service.database.write(remove)
+    forgotten = await service.database.write(remove)
+    record_deletions(forgotten.deletions, service.metrics)
+    return forgotten
 
 
 async def _allow_time(connection: Connection, service: Service) -> None:
-    """A forget may be large; it is whole or not at all."""
+    """Raise the time limit of statements: a forget may be large, and it is atomic."""
     milliseconds = int(service.settings.forget_timeout_seconds * 1000)
     await connection.execute(f"SET LOCAL statement_timeout = {milliseconds}")
+
+
+def _done(forgotten: Forgotten) -> ForgetOut:
+    return ForgetOut(
+        forgotten_count=forgotten.count,
+        dry_run=False,
+        forgotten_docs=forgotten.documents,
+        truncated=forgotten.count > len(forgotten.documents),
+        event_id=forgotten.event_id,
+    )
 
 
 def _planned(plan: Plan) -> ForgetOut:
@@ -144,18 +158,16 @@ async def audit(
 ) -> AuditOut:
     """Everything that was forgotten, newest first, page by page."""
     wanted = checked_limit(limit)
-    after = _place(cursor)
-    events = await service.database.read(
-        lambda connection: store_audit.events(
-            connection,
-            limit=wanted + 1,
-            after=after,
-            namespaces=None if access.namespaces is None else sorted(access.namespaces),
-        )
+    # One more than the page holds tells whether there is another page.
+    look = partial(
+        store_audit.events,
+        limit=wanted + 1,
+        after=_place(cursor),
+        namespaces=None if access.namespaces is None else sorted(access.namespaces),
     )
+    events = await service.database.read(look)
     page = events[:wanted]
-    more = len(events) > wanted
-    return AuditOut(page, _cursor(page[-1]) if more else None)
+    return AuditOut(page, _cursor(page[-1]) if len(events) > wanted else None)
 
 
 def _cursor(last: store_audit.Event) -> str:

@@ -35,15 +35,11 @@ async def healthz() -> str:
 )
 async def readyz(service: NamedDependency[Service]) -> Response[str]:
     """Whether requests can be served: 200 or 503, with one line per check."""
-    try:
-        found = checks.checks(await service.database.read(checks.versions, urgent=True))
-    except DatabaseUnavailable as error:
-        found = [Check("database", False, error.message)]
-    except psycopg.Error as error:
-        found = [Check("database", False, str(error).splitlines()[0])]
-    found = [_last_write(check, service.database.refusals) for check in found]
-    found.append(_embedder_check(service.embedder))
-    found.append(budget_check(service.budget))
+    found = [
+        *(_last_write(check, service.database.refusals) for check in await _database(service)),
+        _embedder_check(service.embedder),
+        budget_check(service.budget),
+    ]
     ready = all(check.ok for check in found)
     return Response(
         "".join(f"{check}\n" for check in found),
@@ -51,6 +47,16 @@ async def readyz(service: NamedDependency[Service]) -> Response[str]:
         headers={} if ready else {"Retry-After": "1"},
         media_type=MediaType.TEXT,
     )
+
+
+async def _database(service: Service) -> list[Check]:
+    """The checks of the database; the one that it cannot be reached, where that is so."""
+    try:
+        return checks.checks(await service.database.read(checks.versions, urgent=True))
+    except DatabaseUnavailable as error:
+        return [Check("database", False, error.message)]
+    except psycopg.Error as error:
+        return [Check("database", False, str(error).splitlines()[0])]
 
 
 @get(
@@ -80,7 +86,7 @@ async def _counted(connection: Connection) -> tuple[dict[str, int], bool]:
 
 
 def _last_write(check: Check, refusals: Refusals) -> Check:
-    """The line about writes, where the last one failed although the database takes some."""
+    """The check of writes; it says so if the last write failed though the database takes writes."""
     if check.name != "writes" or check.state is not None or refusals.last is None:
         return check
     if isinstance(refusals.last, DatabaseReadOnly):

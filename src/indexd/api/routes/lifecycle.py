@@ -1,6 +1,8 @@
 """Routes about one document, and about those that searches found irrelevant."""
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Annotated, NamedTuple, TypeVar
 
 import structlog
 from litestar.di import NamedDependency
@@ -15,6 +17,7 @@ from indexd.api.parse import checked_limit
 from indexd.api.results import too_large
 from indexd.api.structs import FeedbackIn, FeedbackOut, IrrelevantOut
 from indexd.context import Service
+from indexd.db.pool import Connection
 from indexd.errors import AnswerTooLarge, NotFound
 from indexd.names import checked_id, namespace_of
 from indexd.store import library
@@ -24,12 +27,30 @@ from indexd.store.forgetting import relevance
 from indexd.store.forgetting.lifecycle import Lifecycle
 from indexd.store.library import StoredDocument, Wanted
 
+T = TypeVar("T")
 
-def _named(doc_id: str, namespace: str | None) -> tuple[str, str]:
-    """Checked, and bound to the log line: namespace, doc_id."""
-    names = namespace_of(namespace), checked_id(doc_id, "doc_id")
-    structlog.contextvars.bind_contextvars(namespace=names[0], doc_id=names[1])
-    return names
+
+class DocumentName(NamedTuple):
+    namespace: str
+    doc_id: str
+
+
+def _named(doc_id: str, namespace: str | None) -> DocumentName:
+    """Checked, and bound to the log line. Raises InvalidField."""
+    name = DocumentName(namespace_of(namespace), checked_id(doc_id, "doc_id"))
+    structlog.contextvars.bind_contextvars(namespace=name.namespace, doc_id=name.doc_id)
+    return name
+
+
+async def _read(
+    service: Service,
+    access: Access,
+    name: DocumentName,
+    look: Callable[[Connection, str, str], Awaitable[T]],
+) -> T:
+    """What `look` finds of a document, given the namespace that this key reads and the id."""
+    namespace = access.reads(name.namespace)
+    return await service.database.read(lambda connection: look(connection, namespace, name.doc_id))
 
 
 @get(
@@ -47,16 +68,19 @@ async def document(
     ] = False,
 ) -> StoredDocument:
     """A document with its chunks; with `vectors`, with their normalised embeddings."""
-    space, wanted = _named(doc_id, namespace)
-    inside = access.reads(space)
     asked = Wanted(chunks=True, vectors=vectors, max_bytes=service.settings.max_answer_bytes)
-    found = await service.database.read(
-        lambda connection: library.by_ids(connection, inside, [wanted], asked)
-    )
+    return await _read(service, access, _named(doc_id, namespace), partial(_whole, asked=asked))
+
+
+async def _whole(
+    connection: Connection, namespace: str, doc_id: str, *, asked: Wanted
+) -> StoredDocument:
+    """Raises NotFound or AnswerTooLarge."""
+    found = await library.by_ids(connection, namespace, [doc_id], asked)
     if found is None:
         raise too_large()
     if not found:
-        raise missing(space, wanted)
+        raise missing(namespace, doc_id)
     return found[0]
 
 
@@ -72,11 +96,8 @@ async def lifecycle(
     namespace: Namespace = None,
 ) -> Lifecycle:
     """How far a document has faded, and which rule would remove it when."""
-    space, wanted = _named(doc_id, namespace)
-    at, inside = service.now(), access.reads(space)
-    return await service.database.read(
-        lambda connection: store.lifecycle(connection, inside, wanted, at=at)
-    )
+    look = partial(store.lifecycle, at=service.now())
+    return await _read(service, access, _named(doc_id, namespace), look)
 
 
 @get(
@@ -91,13 +112,11 @@ async def irrelevant(
     limit: Limit = 100,
 ) -> IrrelevantOut:
     """The documents of a namespace that are marked irrelevant, with the evidence."""
-    space, wanted = namespace_of(namespace), checked_limit(limit)
-    structlog.contextvars.bind_contextvars(namespace=space)
-    inside = access.reads(space)
-    count, found = await service.database.read(
-        lambda connection: relevance.irrelevant(connection, inside, limit=wanted)
-    )
-    return IrrelevantOut(space, count, count > len(found), found)
+    named = namespace_of(namespace)
+    structlog.contextvars.bind_contextvars(namespace=named)
+    look = partial(relevance.irrelevant, namespace=access.reads(named), limit=checked_limit(limit))
+    count, found = await service.database.read(look)
+    return IrrelevantOut(named, count, count > len(found), found)
 
 
 @json_post(
@@ -111,14 +130,17 @@ async def feedback(
     access: NamedDependency[Access],
 ) -> FeedbackOut:
     """Say whether a document is useful: useful unmarks it, useless marks it irrelevant."""
-    space, wanted = _named(data.doc_id, data.namespace)
-    access.writes(space)
-    at = service.now()
-    known = await service.database.write(
-        lambda connection: relevance.record_feedback(
-            connection, space, wanted, useful=data.useful, at=at
-        )
-    )
-    if not known:
-        raise missing(space, wanted)
+    name = _named(data.doc_id, data.namespace)
+    access.writes(name.namespace)
+    await _record_feedback(service, name, useful=data.useful)
     return FeedbackOut()
+
+
+async def _record_feedback(service: Service, name: DocumentName, *, useful: bool) -> None:
+    """Raises NotFound."""
+    at = service.now()
+    is_there = await service.database.write(
+        lambda connection: relevance.record_feedback(connection, *name, useful=useful, at=at)
+    )
+    if not is_there:
+        raise missing(*name)

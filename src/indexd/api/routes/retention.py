@@ -1,5 +1,9 @@
 """What fades and what leaves, by which rule: looking only."""
 
+from datetime import datetime
+from functools import partial
+from typing import Any
+
 import structlog
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
@@ -19,7 +23,7 @@ from indexd.api.structs import (
 )
 from indexd.context import Service
 from indexd.db.pool import Connection
-from indexd.names import namespace_of
+from indexd.names import as_asked, namespace_of
 from indexd.policy import Policies, parse_policy
 from indexd.store import policies, stats
 from indexd.store.forgetting import decay_preview as fading
@@ -60,29 +64,32 @@ async def retention_preview(
     named = None if data.namespace is None else namespace_of(data.namespace)
     structlog.contextvars.bind_contextvars(namespace=named)
     at = utc(data.at, "at") or service.now()
-
-    async def look(connection: Connection) -> dict[str, CondemnedOut]:
-        in_force, _ = await policies.in_force(connection)
-        what_if = (
-            None if data.policy is None else parse_policy(data.policy, "policy", in_force.defaults)
-        )
-        counts = await stats.document_counts(connection)
-        spaces = [name for name in sorted(counts) if access.sees(name)]
-        return {
-            space: await _condemned(
-                connection,
-                NamespaceUnderPolicy(
-                    inside, what_if or in_force.of(inside), counts.get(inside, 0), at
-                ),
-            )
-            for space in ([named] if named is not None else spaces)
-            if (inside := access.reads(space))
-        }
-
+    look = partial(_by_namespace, access=access, named=named, policy=data.policy, at=at)
     return RetentionPreviewOut(at, await service.database.read(look))
 
 
+async def _by_namespace(
+    connection: Connection,
+    *,
+    access: Access,
+    named: str | None,
+    policy: dict[str, Any] | None,
+    at: datetime,
+) -> dict[str, CondemnedOut]:
+    """What retention would remove of the namespace `named`, else of all that the key sees."""
+    in_force, _ = await policies.in_force(connection)
+    what_if = None if policy is None else parse_policy(policy, "policy", in_force.defaults)
+    counts = await stats.document_counts(connection)
+    seen_ones = [name for name in sorted(counts) if access.sees(name)]
+    states = [
+        NamespaceUnderPolicy(name, what_if or in_force.of(name), counts.get(name, 0), at)
+        for name in ([access.reads(named)] if named is not None else seen_ones)
+    ]
+    return {as_asked(state.namespace): await _condemned(connection, state) for state in states}
+
+
 async def _condemned(connection: Connection, state: NamespaceUnderPolicy) -> CondemnedOut:
+    """What the policy removes of one namespace, at most MAX_LIMIT documents by name."""
     verdict = await store.condemned(connection, state, listed=MAX_LIMIT)
     listed = verdict.documents
     return CondemnedOut(state.documents, verdict.count, verdict.count > len(listed), listed)
@@ -102,17 +109,24 @@ async def decay_preview(
     namespace = namespace_of(data.namespace)
     structlog.contextvars.bind_contextvars(namespace=namespace)
     at = utc(data.at, "at") or service.now()
-    what_if = half_life(data.half_life_seconds)
-    inside = access.reads(namespace)
-    limit = min(data.limit or DEFAULT_LIMIT, MAX_LIMIT)
-
-    async def look(connection: Connection) -> DecayPreviewOut:
-        seconds = what_if or (await policies.of(connection, inside)).half_life_seconds
-        found = await fading.preview(
-            connection, inside, half_life_seconds=seconds, at=at, limit=limit
-        )
-        return DecayPreviewOut(
-            namespace, found.total_documents, seconds, at, found.previews, found.curve
-        )
-
+    look = partial(
+        _faded,
+        namespace=access.reads(namespace),
+        what_if=half_life(data.half_life_seconds),
+        at=at,
+        limit=min(data.limit or DEFAULT_LIMIT, MAX_LIMIT),
+    )
     return await service.database.read(look)
+
+
+async def _faded(
+    connection: Connection, *, namespace: str, what_if: float | None, at: datetime, limit: int
+) -> DecayPreviewOut:
+    """How far documents have faded at `at`, under `what_if` or the half-life of the policy."""
+    seconds = what_if or (await policies.of(connection, namespace)).half_life_seconds
+    found = await fading.preview(
+        connection, namespace, half_life_seconds=seconds, at=at, limit=limit
+    )
+    return DecayPreviewOut(
+        as_asked(namespace), found.total_documents, seconds, at, found.previews, found.curve
+    )
