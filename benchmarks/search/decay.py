@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psycopg
@@ -226,36 +226,41 @@ def by_filter(bench: Bench) -> list[Filtered]:
             since = bench.rows.moments[-int(share * len(bench.rows)) - 1]
             tagged = np.array([tag in tags for tags in bench.rows.tags])
             pathed = np.array([path == tag for path in bench.rows.paths])
-            for kind, filters, kept in (
-                ("tags", Filters(tags=[tag]), tagged),
-                ("source_path", Filters(source_path=[tag]), pathed),
-                (
+            filters = (
+                Kept("tags", share, Filters(tags=[tag]), tagged),
+                Kept("source_path", share, Filters(source_path=[tag]), pathed),
+                Kept(
                     "ingested_after",
+                    share,
                     Filters(ingested_after=corpus.moment_of(since)),
                     bench.rows.moments > since,
                 ),
-            ):
-                found.append(
-                    filtered_by(bench, similarity, queries, kind, share, filters, kept, name)
-                )
+            )
+            found += [filtered_by(bench, similarity, queries, kept, name) for kept in filters]
     return found
+
+
+class Kept(NamedTuple):
+    """A filter of one kind, and the rows of the corpus that it keeps: a share of all."""
+
+    kind: str
+    share: float
+    filters: Filters
+    rows: NDArray[np.bool_]
 
 
 def filtered_by(
     bench: Bench,
     similarity: NDArray[np.float64],
     queries: NDArray[np.float32],
-    kind: str,
-    share: float,
-    filters: Filters,
-    kept: NDArray[np.bool_],
+    kept: Kept,
     half_life_name: str,
 ) -> Filtered:
     half_life = HALF_LIVES[half_life_name]
     at = datetime.now(UTC)
     decays = bench.decays(half_life, at)
-    value = getattr(filters, kind)
-    wanted = {kind: value if isinstance(value, list) else value.isoformat()}
+    value = getattr(kept.filters, kept.kind)
+    wanted = {kept.kind: value if isinstance(value, list) else value.isoformat()}
     wire = Wire(bench.port)
     took: dict[str, list[float]] = defaultdict(list)
     recalls = []
@@ -263,12 +268,12 @@ def filtered_by(
         wire.ask(search_request(query, filters=wanted))
     for n, query in enumerate(queries):
         answer = timed(took["http"], partial(wire.ask, search_request(query, filters=wanted)))
-        recalls.append(bench.recall(similarity[n] * decays, ids(answer), kept))
-        values = values_of(query, half_life, at, filters)
-        timed(took["exact"], partial(fetch, bench, statements.scan(filters), values))
+        recalls.append(bench.recall(similarity[n] * decays, ids(answer), kept.rows))
+        values = values_of(query, half_life, at, kept.filters)
+        timed(took["exact"], partial(fetch, bench, statements.scan(kept.filters), values))
     return Filtered(
-        kind=kind,
-        share=share,
+        kind=kept.kind,
+        share=kept.share,
         half_life=half_life_name,
         recall=float(np.mean(recalls)),
         http=Times.of(took["http"]),

@@ -17,7 +17,7 @@ from litestar.types import Guard
 
 from indexd.access import ANYONE, OPEN, SCOPES, Access, Others
 from indexd.background.key_cache import KeyCache
-from indexd.errors import IndexdError, RateLimited, ScopeMissing, Unauthorized
+from indexd.errors import RateLimited, ScopeMissing, Unauthorized
 from indexd.load.rate_limit import RateLimit
 from indexd.settings import Settings
 from indexd.store import keys
@@ -44,66 +44,107 @@ def access_of(request: Request[Any, Any, Any]) -> Access:
     return access
 
 
+class _Admission(NamedTuple):
+    """What the guard decides by. Without a key cache, authentication is off."""
+
+    settings: Settings
+    key_cache: KeyCache | None
+    metrics: Metrics
+    wrong_keys: RateLimit
+    requests: RateLimit | None
+
+
 def guard(settings: Settings, key_cache: KeyCache | None, metrics: Metrics) -> Guard:
     """Without a key cache, authentication is off and everyone is an admin."""
-    failures = RateLimit(settings.auth_failures_per_minute)
-    rate = RateLimit(settings.rate_limit) if settings.rate_limit else None
-
-    async def identified(connection: ASGIConnection[Any, Any, Any, Any], cache: KeyCache) -> Access:
-        kind, _, secret = connection.headers.get("authorization", "").partition(" ")
-        secret = secret.strip()
-        if kind.lower() != "bearer" or not 1 <= len(secret) <= keys.LONGEST:
-            raise refused("missing")
-        address = connection.client.host if connection.client else ""
-        found = cache.remembered(secret)
-        if found is None:
-            # Only those that memory has not: a flood of guesses keeps no valid key out.
-            if left := failures.seconds_until_allowed(address):
-                metrics.auth_failures.labels("limited").inc()
-                structlog.contextvars.bind_contextvars(refused="limited")
-                raise RateLimited("too many wrong keys; try again later", retry_after_seconds=left)
-            found = await cache.asked(secret)
-        key = found[0] if found else None
-        if found is None or not keys.matches(key, secret):
-            failures.count(address)
-            raise refused("unknown")
-        if (state := found[0].state(datetime.now(UTC))) != "valid":
-            failures.count(address)
-            raise refused(state)
-        return found[1]
-
-    def refused(why: str) -> IndexdError:
-        """The same words for all, so that nobody learns which keys there are or were."""
-        metrics.auth_failures.labels(why).inc()
-        structlog.contextvars.bind_contextvars(refused=why)
-        return Unauthorized()
+    admission = _Admission(
+        settings,
+        key_cache,
+        metrics,
+        wrong_keys=RateLimit(settings.auth_failures_per_minute),
+        requests=RateLimit(settings.rate_limit) if settings.rate_limit else None,
+    )
 
     async def check(
         connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
     ) -> None:
-        needed = scope_of(handler)
-        if getattr(settings, handler.opt.get("open_if", ""), False):
-            needed = OPEN
-        if needed == OPEN or key_cache is None:
-            access = ANYONE
-        else:
-            access = await identified(connection, key_cache)
-            structlog.contextvars.bind_contextvars(key=access.name)
-            if not access.reaches(needed):
-                metrics.auth_failures.labels("scope").inc()
-                structlog.contextvars.bind_contextvars(refused="scope")
-                raise ScopeMissing(f"the route needs scope {needed}, the key has {access.scope}")
+        is_opened = getattr(settings, handler.opt.get("open_if", ""), False)
+        needed = OPEN if is_opened else scope_of(handler)
+        access = ANYONE
+        if needed != OPEN and key_cache is not None:
+            access = await _identified(connection, key_cache, admission)
+            _require_scope(access, needed, metrics)
         connection.scope["auth"] = access
-        if needed == OPEN or handler.opt.get("urgent"):
-            return
-        if rate is not None and (left := rate.try_acquire(access.name)):
-            metrics.rejected.labels("rate_limit").inc()
-            raise RateLimited(
-                f"at most {settings.rate_limit} requests per minute; try again later",
-                retry_after_seconds=left,
-            )
+        if needed != OPEN and not handler.opt.get("urgent"):
+            _count_request(access, admission)
 
     return check
+
+
+async def _identified(
+    connection: ASGIConnection[Any, Any, Any, Any], cache: KeyCache, admission: _Admission
+) -> Access:
+    """The rights of the key that the request sends. Raises Unauthorized or RateLimited."""
+    secret = _secret_of(connection)
+    if secret is None:
+        raise _refused("missing", admission.metrics)
+    address = connection.client.host if connection.client else ""
+    found = cache.remembered(secret)
+    if found is None:
+        # Only keys that are not remembered: a flood of guesses keeps no valid key out.
+        _refuse_after_wrong_keys(address, admission)
+        found = await cache.asked(secret)
+    key = found[0] if found else None
+    # A key that is not there is compared as well, so that both take the same time.
+    state = key.state(datetime.now(UTC)) if keys.matches(key, secret) and key else "unknown"
+    if found is None or state != "valid":
+        admission.wrong_keys.count(address)
+        raise _refused(state, admission.metrics)
+    structlog.contextvars.bind_contextvars(key=found[1].name)
+    return found[1]
+
+
+def _secret_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
+    """The bearer token of the request, if it can be a key."""
+    kind, _, secret = connection.headers.get("authorization", "").partition(" ")
+    secret = secret.strip()
+    return secret if kind.lower() == "bearer" and 1 <= len(secret) <= keys.LONGEST else None
+
+
+def _refuse_after_wrong_keys(address: str, admission: _Admission) -> None:
+    """Raise RateLimited while too many wrong keys came from this address."""
+    if left := admission.wrong_keys.seconds_until_allowed(address):
+        _note_refusal("limited", admission.metrics)
+        raise RateLimited("too many wrong keys; try again later", retry_after_seconds=left)
+
+
+def _require_scope(access: Access, needed: str, metrics: Metrics) -> None:
+    if not access.reaches(needed):
+        _note_refusal("scope", metrics)
+        raise ScopeMissing(f"the route needs scope {needed}, the key has {access.scope}")
+
+
+def _count_request(access: Access, admission: _Admission) -> None:
+    """Raise RateLimited where the key has used up its requests of a minute."""
+    if admission.requests is None:
+        return
+    if left := admission.requests.try_acquire(access.name):
+        admission.metrics.rejected.labels("rate_limit").inc()
+        raise RateLimited(
+            f"at most {admission.settings.rate_limit} requests per minute; try again later",
+            retry_after_seconds=left,
+        )
+
+
+def _refused(why: str, metrics: Metrics) -> Unauthorized:
+    """The same words whatever is wrong, so that no answer tells which keys exist or existed."""
+    _note_refusal(why, metrics)
+    return Unauthorized()
+
+
+def _note_refusal(why: str, metrics: Metrics) -> None:
+    """Count the refusal by its cause, and name the cause in the log line of the request."""
+    metrics.auth_failures.labels(why).inc()
+    structlog.contextvars.bind_contextvars(refused=why)
 
 
 class Route(NamedTuple):

@@ -135,24 +135,7 @@ class Database:
         on another connection. If the connection broke later, the transaction may have been
         committed, so it is not run again and DatabaseUnavailable is raised.
         """
-
-        async def transaction(session: Session) -> T:
-            await begin(session, WRITE)
-            wrote = False
-            try:
-                result = await work(session)
-                if self.refusals.lasting:
-                    wrote = await _has_written(session)
-            except BaseException:
-                if not session.closed:
-                    with suppress(psycopg.Error):  # the first error says more than this one
-                        await session.rollback()
-                raise
-            await session.execute("COMMIT")
-            if wrote:
-                self.refusals.wrote()
-            return result
-
+        transaction = partial(self._committed, work)
         may_begin_again = True
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -177,6 +160,24 @@ class Database:
                     await self._renew()
                 raise
         raise AssertionError("unreachable")
+
+    async def _committed(self, work: Work[T], session: Session) -> T:
+        """Run `work` in one transaction, which is rolled back if `work` raises."""
+        await begin(session, WRITE)
+        wrote = False
+        try:
+            result = await work(session)
+            if self.refusals.lasting:
+                wrote = await _has_written(session)
+        except BaseException:
+            if not session.closed:
+                with suppress(psycopg.Error):  # the first error says more than this one
+                    await session.rollback()
+            raise
+        await session.execute("COMMIT")
+        if wrote:
+            self.refusals.wrote()
+        return result
 
     async def _renew(self) -> None:
         """Replace all connections, unless that was done recently or the database is a standby.
