@@ -31,8 +31,8 @@ check: $(READY) ## Format, lint, types, who may import whom, and prose
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python scripts/prose.py
 
-prose: $(READY) ## List riddling phrases everywhere, also where make check does not look yet
-	$(VENV)/bin/python scripts/prose.py --all
+prose: $(READY) ## List riddling phrases in comments, docstrings and pages
+	$(VENV)/bin/python scripts/prose.py
 
 docs: $(READY) ## Write docs/reference from the program
 	$(VENV)/bin/python scripts/reference.py

@@ -116,7 +116,7 @@ class AsyncWires:
 
 
 def hammer(port: int, requests: Sequence[bytes], clients: int, count: int) -> float:
-    """So many requests by so many clients at once, in one thread; seconds from first to last."""
+    """Seconds for `count` requests by `clients` at once, all sent from one thread."""
     wires = [Wire(port) for _ in range(clients)]
     left = islice(cycle(requests), count)
     with selectors.DefaultSelector() as ready:

@@ -7,7 +7,7 @@ from indexd.load.concurrency_limit import SOLO_SECONDS, ConcurrencyLimit
 
 
 class Database:
-    """So many cores; requests share them, and take so many seconds each where they need not."""
+    """Requests share the cores. One that shares no core takes `seconds`."""
 
     def __init__(self, cores: float, seconds: float = 0.01, spread: float = 0.3) -> None:
         self.now = 0.0

@@ -37,7 +37,7 @@ WORKERS = 2
 WRITERS = 4
 SEARCHERS = 6
 BY_TEXT = 2
-"""So many of the writers, and of the searchers, send no vectors."""
+"""Number of writers that send no vectors, and of searchers that send none."""
 KEPT = 500
 """Documents of each writer's namespace."""
 DIMENSION = 64

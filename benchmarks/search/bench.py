@@ -95,7 +95,7 @@ class Bench(msgspec.Struct, frozen=True):
 
 
 def database(url: str, chunks: int) -> tuple[str, Sized, float, float]:
-    """A database with so many chunks and their index, and the seconds to load and to build.
+    """A database of `chunks` chunks with their index, and the seconds to load and to build.
 
     One that is there from an earlier run is taken as it is, in no seconds.
     """

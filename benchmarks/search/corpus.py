@@ -28,7 +28,7 @@ DAYS = 30
 """A copy is at most so much older or newer than its origin."""
 
 SHARES = (0.001, 0.01, 0.1, 0.5)
-"""Filters keep so many of the chunks: a tag each, a source_path each, an instant each."""
+"""Shares of the chunks that a filter keeps. Each has a tag, a source_path and an instant."""
 
 BUILD_MEMORY = "3GB"
 """maintenance_work_mem of the connection that builds; the embedded server gives 2 GB at most."""

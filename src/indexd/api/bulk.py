@@ -165,7 +165,7 @@ async def _write_embedded(batch: _Batch, service: Service, out: BulkOut) -> None
     try:
         outcomes = await _write_documents(batch.documents, service, out)
     except InvalidRequest:
-        # One of them holds what PostgreSQL refuses: alone, only that one fails.
+        # PostgreSQL refuses a value of one document. Written one by one, only that one fails.
         outcomes = []
         for document in batch.documents:
             try:

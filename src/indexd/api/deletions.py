@@ -12,11 +12,11 @@ from indexd.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 MANUAL = ("manual", "delete")
-"""Kinds that somebody asked for; the others are retention's own."""
+"""Kinds of deletions that a client asked for; the other kinds are those of retention."""
 
 
 def record_deletions(deletions: Iterable[Deletion], metrics: Metrics) -> None:
-    """Move the metrics by what left, and log one line per event."""
+    """Count the deleted documents in the metrics, and log one line per event."""
     for one in deletions:
         reason = "manual" if one.kind in MANUAL else one.kind
         metrics.forgotten.labels(one.namespace, reason).inc(one.count)
@@ -33,7 +33,7 @@ def record_deletions(deletions: Iterable[Deletion], metrics: Metrics) -> None:
 
 
 def count_by_reason(deletions: Iterable[Deletion], out: ForgottenOut) -> ForgottenOut:
-    """Add to what an answer says retention took."""
+    """Add to `out` the documents that retention deleted, by the reason; returns `out`."""
     for one in deletions:
         if one.kind == "ttl":
             out.ttl += one.count

@@ -1,4 +1,4 @@
-"""Large bodies: what they hold is counted before it is made, for a few bytes can be an object.
+"""Large bodies: what they hold is counted before it is made, as two bytes can be an object.
 
 A body of 60 MB may be 20 million empty arrays, which take 3 GB. So the values that cost more than
 their bytes are counted in the text itself, and of an upsert, embeddings and `meta` are decoded one
@@ -66,7 +66,7 @@ def count(body: bytes) -> Count:
 
 def check_count(body: bytes, *, numbers: int | None) -> None:
     """Raises InvalidField for a body that would take too much memory."""
-    # Counted with those in strings there may be more, but it takes a tenth of the time.
+    # This counts those in strings, too: it may be too many, but takes a tenth of the time.
     atmost = Count(body.count(b"[") + body.count(b"{"), body.count(b'"') // 2, body.count(b","))
     bounds = Count(MAX_CONTAINERS, MAX_STRINGS, len(body) if numbers is None else numbers)
     if all(found <= bound for found, bound in zip(atmost, bounds, strict=True)):
@@ -79,7 +79,7 @@ def check_count(body: bytes, *, numbers: int | None) -> None:
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[Any], settings: Settings) -> Any:
-    """What `wire.decoded` gives; raises what it raises, and what the limits raise."""
+    """The struct that `json_body.decoded` gives; raises its errors, and those of the limits."""
     if decoder.type is not UpsertIn:
         check_count(body, numbers=MAX_NUMBERS)
         return decoded(body, decoder)
