@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from indexd import gauges as gauges
 from indexd.app import create_app
-from indexd.background import gauges as gauges
 from indexd.errors import Overloaded
 from indexd.load.admission import (
     CALM,

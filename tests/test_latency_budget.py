@@ -10,7 +10,7 @@ import psycopg
 from structlog.testing import capture_logs
 
 from indexd.app import create_app
-from indexd.background.gauges import sample_process
+from indexd.gauges import sample_process
 from indexd.load.latency_budget import CALM, FEWEST, LADDER, STEP, WINDOW, LatencyBudget
 from indexd.settings import Settings
 from tests.conftest import Client, document, service_of

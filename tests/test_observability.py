@@ -11,8 +11,8 @@ import msgspec
 import psutil
 import pytest
 
+from indexd import gauges
 from indexd.app import create_app
-from indexd.background import gauges
 from indexd.settings import Settings
 from indexd.telemetry.metrics import AUTH_FAILURES, EMBED_FAILURES, REJECTIONS, Metrics
 from tests.conftest import Client, document, service_of

@@ -18,8 +18,8 @@ import httpx
 import psycopg
 import pytest
 
+from indexd import gauges
 from indexd.app import create_app
-from indexd.background import gauges
 from indexd.db import migrate
 from indexd.settings import Settings
 from tests.conftest import Client, command, document

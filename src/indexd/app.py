@@ -10,7 +10,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from psycopg import AsyncCursor
 
-from indexd import embedders, policy
+from indexd import embedders, gauges, policy
 from indexd.api import auth, openapi, problems
 from indexd.api.host_check import HostCheck
 from indexd.api.in_flight import InFlight, arrival
@@ -26,7 +26,7 @@ from indexd.api.routes import (
     search,
     stats,
 )
-from indexd.background import gauges, index_keeper
+from indexd.background import index_keeper
 from indexd.background.exposure_buffer import ExposureBuffer
 from indexd.background.key_cache import KeyCache
 from indexd.context import Service

@@ -1,1 +1,1 @@
-"""Background tasks of a server process: index keeper, key cache, exposure buffer, gauges."""
+"""Background tasks of a server process: index keeper, key cache, exposure buffer."""
