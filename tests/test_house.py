@@ -16,7 +16,6 @@ MOST_LINES = 420
 
 LONG = {
     "api/structs.py": "the bodies of all routes, one after the other",
-    "db/embedded.py": "the start of a server, and who may reach it",
     "settings.py": "all settings, one after the other",
     "store/search/statements.py": "the statements of a search, one after the other",
 }

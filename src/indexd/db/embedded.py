@@ -1,15 +1,14 @@
 """The embedded PostgreSQL: used if no database URL is set, and by the tests.
 
 Only its own operating system user and root can connect. The permissions of its folders and its
-authentication rules both enforce this.
+authentication rules both enforce this: `indexd.db.data_folder` writes them. Here it is started, and
+stopped when its last user leaves.
 """
 
 import fcntl
 import json
 import os
-import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,11 +20,25 @@ import msgspec
 import psutil
 import psycopg
 
+from indexd.db.data_folder import (
+    PORT_LINE,
+    SOCKET_FOLDER,
+    SOCKET_LINE,
+    STATUS_LINE,
+    Cluster,
+    configure,
+    memory_bytes,
+    remove_socket_folder,
+    require_ours,
+    runs,
+    server_settings,
+    state_of,
+    write,
+    write_who_may_connect,
+)
 from indexd.db.server_user import (
-    ROOTS_USER,
     ServerUser,
     make_folder,
-    name_of,
     require_enterable,
     server_user,
 )
@@ -51,70 +64,6 @@ BINARIES = _package() / f"pginstall{POSTGRES_VERSION}" / "bin"
 RECOVERY_SECONDS = 600
 """Seconds that a start may take: after a crash PostgreSQL replays its write-ahead log first."""
 
-PORT = 5432
-"""Port number. It is only part of the socket's name: the server listens on no network address."""
-
-LONGEST_SOCKET_BYTES = 103
-"""Bytes: the longest path of a socket on macOS; Linux allows four bytes more."""
-
-_INCLUDE = "include_if_exists = 'indexd.conf'"
-
-_WHO_MAY_CONNECT = """\
-# Written by indexd at every start. Lines of your own go into own_hba.conf, which is read first.
-include own_hba.conf
-local all         all              peer map=indexd
-local replication all              peer map=indexd
-host  all         all 127.0.0.1/32 scram-sha-256
-host  all         all ::1/128      scram-sha-256
-"""
-
-_WHO_IS_WHO = """\
-# Written by indexd at every start. Lines of your own go into own_ident.conf, which is read first.
-include own_ident.conf
-"""
-"""pg_ident.conf. The start appends root and the server's user: both can read the server's files, so
-refusing them a role would protect nothing."""
-
-
-class Cluster(msgspec.Struct, frozen=True):
-    """A PostgreSQL data folder inside `folder`, the folder of its programs, and their user."""
-
-    folder: Path
-    programs: Path
-    user: ServerUser
-
-    @property
-    def home(self) -> Path:
-        return self.folder / "postgres"
-
-    @property
-    def log(self) -> Path:
-        return self.home / "log"
-
-
-def server_settings(memory_bytes: int) -> dict[str, str]:
-    """PostgreSQL settings for one service on a machine with this much memory."""
-    mebibytes = memory_bytes // 2**20
-    return {
-        "shared_buffers": f"{min(max(mebibytes // 4, 128), 8192)}MB",
-        "effective_cache_size": f"{max(mebibytes // 2, 256)}MB",
-        # An HNSW build is several times faster if its graph fits into this memory.
-        "maintenance_work_mem": f"{min(max(mebibytes // 10, 64), 2048)}MB",
-        "work_mem": "32MB",
-        # Searches are short: compiling their plans takes longer than it saves.
-        "jit": "off",
-        "random_page_cost": "1.1",
-        "max_wal_size": "4GB",
-        "wal_compression": "on",
-        "max_connections": "200",
-        "autovacuum_vacuum_cost_limit": "2000",
-        "log_min_messages": "warning",
-    }
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
 
 @contextmanager
 def postgres(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Iterator[str]:
@@ -124,7 +73,7 @@ def postgres(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Iter
     is killed leaves the server running, and the next start uses that server.
     """
     folder = data_dir.expanduser().resolve()
-    _require_ours(folder / "postgres")
+    require_ours(folder / "postgres")
     user = server_user()
     make_folder(folder, user)
     with _alone(folder):
@@ -132,7 +81,7 @@ def postgres(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Iter
         if not (cluster.home / "PG_VERSION").exists():
             _initialise(cluster)
         require_enterable(cluster.home.resolve(), user)
-        url = _start(cluster, server_settings(_memory_bytes()) | dict(overrides or {}))
+        url = _start(cluster, server_settings(memory_bytes()) | dict(overrides or {}))
         _note_users(cluster, {*_users(cluster), os.getpid()})
     try:
         _create_database(url("postgres"))
@@ -140,23 +89,6 @@ def postgres(data_dir: Path, overrides: Mapping[str, str] | None = None) -> Iter
     finally:
         with suppress(FileNotFoundError):  # the folder was removed
             _leave(cluster)
-
-
-def _require_ours(home: Path) -> None:
-    """Raise ConfigurationError if the data folder belongs to another user.
-
-    Root would otherwise change the owner of files that another user's server is using.
-    """
-    try:
-        owner = (home / "PG_VERSION").stat().st_uid
-    except FileNotFoundError:
-        return
-    except PermissionError:
-        owner = None
-    ours = ROOTS_USER if os.geteuid() == 0 else name_of(os.geteuid())
-    if owner is None or name_of(owner) != ours:
-        whose = f"belongs to {name_of(owner)}" if owner is not None else "is not readable"
-        raise ConfigurationError(f"the data folder {home} {whose}: run this as its owner")
 
 
 @contextmanager
@@ -230,20 +162,20 @@ def _start(cluster: Cluster, settings: Mapping[str, str]) -> _Url:
     deadline = time.monotonic() + RECOVERY_SECONDS
     while True:
         _settle(cluster.home, deadline)
-        _guard(cluster)
-        if not _runs(cluster.home, _state(cluster.home)):
-            _configure(cluster, settings)
+        write_who_may_connect(cluster)
+        if not runs(cluster.home, state_of(cluster.home)):
+            configure(cluster, settings)
             outcome = cluster.user.run(
                 cluster.programs / "pg_ctl",
                 *("start", "--wait", "--timeout", str(RECOVERY_SECONDS)),
                 *("--log", cluster.log, "-D", cluster.home),
             )
-            if outcome.returncode and not _runs(cluster.home, _state(cluster.home)):
+            if outcome.returncode and not runs(cluster.home, state_of(cluster.home)):
                 raise _does_not_start(cluster)
-        state = _state(cluster.home)
+        state = state_of(cluster.home)
         # A server that was killed a moment ago can still look as if it were running.
-        if len(state) > _SOCKET:
-            url = _Url(sockets=state[_SOCKET].strip(), port=state[_PORT].strip())
+        if len(state) > SOCKET_LINE:
+            url = _Url(sockets=state[SOCKET_LINE].strip(), port=state[PORT_LINE].strip())
             if _answers(url("postgres")):
                 return url
         if time.monotonic() > deadline:
@@ -262,37 +194,19 @@ def _settle(home: Path, deadline: float) -> None:
     id may belong to another program, or to a zombie.
     """
     while time.monotonic() < deadline:
-        state = _state(home)
-        if not _runs(home, state):
+        state = state_of(home)
+        if not runs(home, state):
             (home / "postmaster.pid").unlink(missing_ok=True)
-            if len(state) > _SOCKET:
-                port, where = state[_PORT], Path(state[_SOCKET])
+            if len(state) > SOCKET_LINE:
+                port, where = state[PORT_LINE], Path(state[SOCKET_LINE])
                 (where / f".s.PGSQL.{port}.lock").unlink(missing_ok=True)
-                if _SOCKET_FOLDER.fullmatch(where.name):
+                if SOCKET_FOLDER.fullmatch(where.name):
                     (where / f".s.PGSQL.{port}").unlink(missing_ok=True)
-            _remove_sockets(state)
+            remove_socket_folder(state)
             return
-        if len(state) > _STATUS and state[_STATUS].strip() == "ready":
+        if len(state) > STATUS_LINE and state[STATUS_LINE].strip() == "ready":
             return
         time.sleep(0.2)
-
-
-_PID, _PORT, _SOCKET, _STATUS = 0, 3, 4, 7
-"""Line numbers in postmaster.pid, from 0."""
-
-
-def _state(home: Path) -> list[str]:
-    with suppress(FileNotFoundError):
-        return (home / "postmaster.pid").read_text().splitlines()
-    return []
-
-
-def _runs(home: Path, state: list[str]) -> bool:
-    """Whether a server of this folder is running, ready or not."""
-    with suppress(psutil.Error, ValueError, IndexError):
-        # The command line of a zombie is empty.
-        return str(home) in psutil.Process(int(state[_PID])).cmdline()
-    return False
 
 
 def _answers(url: str) -> bool:
@@ -305,115 +219,6 @@ def _answers(url: str) -> bool:
             refusal = str(error).partition("FATAL:")[2].strip()
             raise ConfigurationError(f"the embedded PostgreSQL refuses: {refusal}") from error
         return False
-    return True
-
-
-def _guard(cluster: Cluster) -> None:
-    """Write who may connect, and reload a running server if that changed.
-
-    A server that was started by an earlier release accepts every local user until then.
-    """
-    who = "".join(f'indexd "{name}" all\n' for name in sorted({"root", cluster.user.name}))
-    changed = [
-        _write(cluster, "pg_hba.conf", _WHO_MAY_CONNECT),
-        _write(cluster, "pg_ident.conf", _WHO_IS_WHO + who),
-    ]
-    for name in ("own_hba.conf", "own_ident.conf"):
-        if not (cluster.home / name).exists():
-            _write(cluster, name, "")
-    state = _state(cluster.home)
-    if len(state) <= _SOCKET or not _runs(cluster.home, state):
-        return
-    where = Path(state[_SOCKET])
-    with suppress(FileNotFoundError):
-        if _SOCKET_FOLDER.fullmatch(where.name) and where.lstat().st_uid == os.geteuid():
-            where.chmod(0o700)
-            cluster.user.owns(where)
-    if any(changed):
-        cluster.user.run(cluster.programs / "pg_ctl", "reload", "-D", cluster.home)
-
-
-def _configure(cluster: Cluster, settings: Mapping[str, str]) -> None:
-    sockets = str(_sockets(cluster)).replace('"', '""')
-    every = {
-        **settings,
-        "listen_addresses": settings.get("listen_addresses", ""),
-        "port": str(PORT),
-        # Quoted, because the setting is a comma-separated list.
-        "unix_socket_directories": f'"{sockets}"',
-        "unix_socket_permissions": "0700",
-    }
-    escaped = {
-        name: value.replace("\\", "\\\\").replace("'", "''") for name, value in every.items()
-    }
-    _write(
-        cluster,
-        "indexd.conf",
-        "# Written by indexd at every start; put settings of your own into postgresql.auto.conf\n"
-        "# with ALTER SYSTEM, which wins.\n"
-        + "".join(f"{name} = '{value}'\n" for name, value in escaped.items()),
-    )
-    main = (cluster.home / "postgresql.conf").read_text()
-    if _INCLUDE not in main:
-        _write(cluster, "postgresql.conf", f"{main}\n{_INCLUDE}\n")
-
-
-_SOCKET_FOLDER = re.compile(r"indexd-sockets-\w+|[0-9a-f]{10}")
-"""Names of the folders that this and earlier releases create only to hold a socket."""
-
-
-def _sockets(cluster: Cluster) -> Path:
-    """The folder of the socket: the data folder, which only the server's user and root may enter.
-
-    If that path is not usable for a socket, it is a new temporary folder with the same permissions.
-    """
-    if _fits(cluster.home):
-        return cluster.home
-    made = Path(tempfile.mkdtemp(prefix="indexd-sockets-")).resolve()
-    try:
-        if not _fits(made):
-            raise ConfigurationError(
-                f"the path of the data folder, {cluster.folder}, is too long for a socket or has a "
-                "comma, and so has the folder for temporary files: name another with --data-dir"
-            )
-        cluster.user.owns(made)
-        require_enterable(made, cluster.user)
-    except ConfigurationError:
-        made.rmdir()
-        raise
-    return made
-
-
-def _fits(folder: Path) -> bool:
-    # libpq separates several hosts by commas.
-    return (
-        "," not in str(folder)
-        and len(os.fsencode(folder / f".s.PGSQL.{PORT}")) <= LONGEST_SOCKET_BYTES
-    )
-
-
-def _remove_sockets(state: list[str]) -> None:
-    """Remove the temporary folder of the socket of a server that has stopped."""
-    if len(state) > _SOCKET and _SOCKET_FOLDER.fullmatch(Path(state[_SOCKET]).name):
-        with suppress(OSError):
-            Path(state[_SOCKET]).rmdir()
-
-
-def _write(cluster: Cluster, name: str, text: str) -> bool:
-    """Write a file in the data folder, and return whether its content changed.
-
-    The file is created anew and renamed. The server's user can replace a file by a symbolic link,
-    and root would otherwise write to the target of the link.
-    """
-    path = cluster.home / name
-    with suppress(FileNotFoundError, UnicodeDecodeError):
-        if not path.is_symlink() and path.read_text() == text:
-            return False
-    descriptor, made = tempfile.mkstemp(dir=cluster.home, prefix=f".{name}.")
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    cluster.user.owns(Path(made))
-    Path(made).replace(path)
     return True
 
 
@@ -433,7 +238,7 @@ USERS = ".handle_pids.json"
 
 
 def _note_users(cluster: Cluster, pids: set[int]) -> None:
-    _write(cluster, USERS, json.dumps(sorted(pids)))
+    write(cluster, USERS, json.dumps(sorted(pids)))
 
 
 def _leave(cluster: Cluster) -> None:
@@ -441,14 +246,14 @@ def _leave(cluster: Cluster) -> None:
     with _alone(cluster.folder):
         others = _users(cluster) - {os.getpid()}
         _note_users(cluster, others)
-        state = _state(cluster.home)
-        if others or not _runs(cluster.home, state):
+        state = state_of(cluster.home)
+        if others or not runs(cluster.home, state):
             return
         for mode in ("fast", "immediate"):
             stop = ("stop", "--wait", "--mode", mode, "-D", cluster.home)
             if cluster.user.run(cluster.programs / "pg_ctl", *stop).returncode == 0:
                 break
-        _remove_sockets(state)
+        remove_socket_folder(state)
 
 
 def _create_database(url: str) -> None:
