@@ -280,8 +280,10 @@ def page_from(request: DocumentsListIn) -> Page:
     return replace(page, after=made.after)
 
 
-def cursor_after(page: Page, after: tuple[str, str]) -> str:
-    """What a client sends to get the next page."""
+def cursor_after(page: Page, after: tuple[str, str] | None) -> str | None:
+    """What a client sends to get the next page; None where there is none."""
+    if after is None:
+        return None
     made = msgspec.json.encode(replace(page, after=after))
     return base64.urlsafe_b64encode(made).decode()
 

@@ -6,6 +6,7 @@ from indexd.api.structs import ResultOut, Weights
 from indexd.errors import AnswerTooLarge
 from indexd.names import as_asked
 from indexd.store.filters import Filters
+from indexd.store.library import StoredDocument
 from indexd.store.search import Found, Query
 from indexd.store.search.hits import Hit
 
@@ -35,12 +36,14 @@ def results_from(query: Query, found: Found, *, include_weights: bool) -> list[R
     ]
 
 
-def too_large() -> AnswerTooLarge:
-    """The error for documents that are more than an answer may hold."""
-    return AnswerTooLarge(
-        "the documents are larger than an answer may be",
-        hint="ask for fewer documents, or without chunks or vectors",
-    )
+def not_too_large(found: list[StoredDocument] | None) -> list[StoredDocument]:
+    """The documents; raises AnswerTooLarge where they are more than an answer may hold."""
+    if found is None:
+        raise AnswerTooLarge(
+            "the documents are larger than an answer may be",
+            hint="ask for fewer documents, or without chunks or vectors",
+        )
+    return found
 
 
 def snippet(hit: Hit) -> str:

@@ -1,5 +1,7 @@
 """Routes about many documents: read them by id, list, count, delete."""
 
+from functools import partial
+
 import structlog
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
@@ -11,7 +13,7 @@ from indexd.api.deletions import record_deletions
 from indexd.api.limits import check_list
 from indexd.api.operations import Operation, json_post
 from indexd.api.parse import cursor_after, doc_ids_from, filters_from, one_filter, page_from
-from indexd.api.results import too_large
+from indexd.api.results import not_too_large
 from indexd.api.structs import (
     DocumentsCountIn,
     DocumentsDeleteIn,
@@ -41,15 +43,13 @@ async def get(
     access: NamedDependency[Access],
 ) -> DocumentsOut:
     """Read documents by their ids; those that are not stored are left out."""
-    namespace, doc_ids = _named(data.namespace), doc_ids_from(data.doc_ids)
-    wanted = Wanted(data.chunks, data.vectors, service.settings.max_answer_bytes)
-    inside = access.reads(namespace)
-    found = await service.database.read(
-        lambda connection: store.by_ids(connection, inside, doc_ids, wanted)
+    look = partial(
+        store.by_ids,
+        namespace=access.reads(_named(data.namespace)),
+        doc_ids=doc_ids_from(data.doc_ids),
+        wanted=Wanted(data.chunks, data.vectors, service.settings.max_answer_bytes),
     )
-    if found is None:
-        raise too_large()
-    return DocumentsOut(found)
+    return DocumentsOut(not_too_large(await service.database.read(look)))
 
 
 @json_post(
@@ -64,15 +64,16 @@ async def list_(
 ) -> DocumentsListOut:
     """List documents page by page; one that stays is listed once, whatever is written meanwhile."""
     check_list(data, service.settings)
-    inside, page = access.reads(_named(data.namespace)), page_from(data)
-    filters = filters_from(one_filter(data.filters, data.filter))
-    wanted = Wanted(data.chunks, False, service.settings.max_answer_bytes)
-    found = await service.database.read(
-        lambda connection: store.listed(connection, inside, filters, page, wanted)
+    page = page_from(data)
+    look = partial(
+        store.listed,
+        namespace=access.reads(_named(data.namespace)),
+        filters=filters_from(one_filter(data.filters, data.filter)),
+        page=page,
+        wanted=Wanted(data.chunks, False, service.settings.max_answer_bytes),
     )
-    return DocumentsListOut(
-        found.documents, None if found.after is None else cursor_after(page, found.after)
-    )
+    found = await service.database.read(look)
+    return DocumentsListOut(found.documents, cursor_after(page, found.after))
 
 
 @json_post(
@@ -87,11 +88,12 @@ async def count(
 ) -> Counted:
     """Count the documents that match, and all chunks of these."""
     check_list(data, service.settings)
-    inside = access.reads(_named(data.namespace))
-    filters = filters_from(one_filter(data.filters, data.filter))
-    return await service.database.read(
-        lambda connection: store.counted(connection, inside, filters)
+    look = partial(
+        store.counted,
+        namespace=access.reads(_named(data.namespace)),
+        filters=filters_from(one_filter(data.filters, data.filter)),
     )
+    return await service.database.read(look)
 
 
 @json_post(
@@ -107,17 +109,27 @@ async def delete(
     """Delete documents by their ids, in one transaction and as one event of the log."""
     namespace, doc_ids = access.writes(_named(data.namespace)), doc_ids_from(data.doc_ids)
     reason = (data.reason or "").strip() or forget.BY_REQUEST
-    if data.dry_run:
-        stored = await service.database.read(
-            lambda connection: deletion.stored(connection, namespace, doc_ids)
-        )
-    else:
-        cause = Cause(kind="delete", reason=reason, actor=access.name, at=service.now())
-        gone, stored = await service.database.write(
-            lambda connection: forget.delete_many(connection, namespace, doc_ids, cause)
-        )
-        record_deletions([gone] if gone else [], service.metrics)
+    cause = Cause(kind="delete", reason=reason, actor=access.name, at=service.now())
+    work = _look if data.dry_run else partial(_delete, cause=cause)
+    stored = await work(service, namespace, doc_ids)
     return DocumentsDeleteOut(len(stored), [one for one in doc_ids if one not in stored])
+
+
+async def _look(service: Service, namespace: str, doc_ids: list[str]) -> set[str]:
+    """Those that are stored."""
+    look = partial(deletion.stored, namespace=namespace, doc_ids=doc_ids)
+    return await service.database.read(look)
+
+
+async def _delete(
+    service: Service, namespace: str, doc_ids: list[str], *, cause: Cause
+) -> set[str]:
+    """Those that were stored."""
+    gone, stored = await service.database.write(
+        lambda connection: forget.delete_many(connection, namespace, doc_ids, cause)
+    )
+    record_deletions([gone] if gone else [], service.metrics)
+    return stored
 
 
 def _named(sent: str | None) -> str:

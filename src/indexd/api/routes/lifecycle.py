@@ -14,7 +14,7 @@ from indexd.api.auth import scope
 from indexd.api.operations import Operation, get, json_post
 from indexd.api.parameters import DocId, Limit, Namespace
 from indexd.api.parse import checked_limit
-from indexd.api.results import too_large
+from indexd.api.results import not_too_large
 from indexd.api.structs import FeedbackIn, FeedbackOut, IrrelevantOut
 from indexd.context import Service
 from indexd.db.pool import Connection
@@ -76,9 +76,7 @@ async def _whole(
     connection: Connection, namespace: str, doc_id: str, *, asked: Wanted
 ) -> StoredDocument:
     """Raises NotFound or AnswerTooLarge."""
-    found = await library.by_ids(connection, namespace, [doc_id], asked)
-    if found is None:
-        raise too_large()
+    found = not_too_large(await library.by_ids(connection, namespace, [doc_id], asked))
     if not found:
         raise missing(namespace, doc_id)
     return found[0]
