@@ -36,13 +36,25 @@ BODIES: dict[str, Any] = {
     "/index/retention/preview": {"policy": {"max_age_seconds": 1}},
     "/index/feedback": {"doc_id": "a", "useful": True},
     "/index/related": {"doc_id": "a"},
+    "/index/documents/get": {"doc_ids": ["a"]},
+    "/index/documents/list": {},
+    "/index/documents/count": {},
+    "/index/documents/delete": {"doc_ids": ["a"]},
 }
+
+PARAMETERS = {
+    "/index/document": ("namespace", "doc_id"),
+    "/index/lifecycle": ("namespace", "doc_id"),
+    "/index/irrelevant": ("namespace",),
+}
+"""Query parameters about a document, of the routes that take some."""
 
 
 def about(route: Route, namespace: str) -> dict[str, Any]:
     """What is sent to ask a route about the document `a` of a namespace."""
     if route.method == "GET":
-        return {"params": {"namespace": namespace, "doc_id": "a"}}
+        asked = {"namespace": namespace, "doc_id": "a"}
+        return {"params": {name: asked[name] for name in PARAMETERS.get(route.path, ())}}
     if route.path == "/index/bulk":
         line = msgspec.json.encode(document("b", [1, 0], namespace=namespace))
         return {"content": line, "headers": {"Content-Type": "application/x-ndjson"}}

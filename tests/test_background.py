@@ -27,3 +27,24 @@ async def test_work_that_fails_begins_anew_and_ends_with_its_server(
     await asyncio.sleep(0)
     assert begun == 3
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_cancellation_that_gets_lost_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervised, "AGAIN_SECONDS", 0.01)
+    lost, waits = 0, asyncio.Event()
+
+    async def work() -> None:
+        nonlocal lost
+        while True:
+            try:
+                waits.set()
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                if lost == 2:
+                    raise
+                lost += 1
+
+    async with asyncio.timeout(5):
+        async with run_in_background(work):
+            await waits.wait()
+    assert lost == 2

@@ -26,6 +26,10 @@ from tests.conftest import Client, command, document
 from tests.test_migrations import become
 from tests.test_serve import free_port, is_ready, wait_until
 
+RUN_AGAIN = {"the migration collided with a write, it is run again"}
+"""What a migration may print under traffic: of two transactions that wait for one another,
+PostgreSQL ends either."""
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
@@ -262,14 +266,15 @@ def test_upgrade_from_the_previous_release_and_back_loses_no_request(
         sent.send_to("old", old)
         for_a_while()
         # Upgrade: migrate, start the new one, take the old one out.
-        assert command(url, "db", "upgrade") == ""
+        assert set(command(url, "db", "upgrade").splitlines()) <= RUN_AGAIN
         assert status_of(old) == 503
         with program(url, tmp_path / "new") as new:
             sent.send_to("new", new)
             for_a_while()
             sent.leave("old")
             # Rollback: the old one starts on its own schema only, so that comes first.
-            assert command(url, "db", "downgrade", PREVIOUS_HEAD) == ""
+            told = command(url, "db", "downgrade", PREVIOUS_HEAD)
+            assert set(told.splitlines()) <= RUN_AGAIN
             with program(url, tmp_path / "old again", previous) as again:
                 sent.send_to("old again", again)
                 for_a_while()

@@ -1,5 +1,7 @@
 """Lists of documents by their first write, and the highest version of one that left."""
 
+from contextlib import nullcontext
+
 from alembic import op
 
 revision = "0019"
@@ -10,8 +12,11 @@ depends_on = None
 
 def upgrade() -> None:
     # The tables may be large: built so, an index keeps no writer waiting. Nothing else is in this
-    # migration, because what was done before the block stays when it is cut off.
-    with op.get_context().autocommit_block():
+    # migration, because what was done before the block stays when it is cut off. What is printed as
+    # SQL may run as one transaction, in which nothing can be built so.
+    printed = op.get_context().as_sql
+    how = "" if printed else "CONCURRENTLY"
+    with nullcontext() if printed else op.get_context().autocommit_block():
         for name, definition, query in (
             (
                 "ix_documents_created_at",
@@ -25,8 +30,8 @@ def upgrade() -> None:
             ),
         ):
             # One that was cut off in the middle is there, and not valid.
-            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS indexd.{name}")
-            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {definition}")
+            op.execute(f"DROP INDEX {how} IF EXISTS indexd.{name}")
+            op.execute(f"CREATE INDEX {how} {name} ON {definition}")
             op.execute(f"COMMENT ON INDEX indexd.{name} IS '{query}'")
 
 

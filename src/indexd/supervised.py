@@ -32,6 +32,9 @@ async def run_in_background(work: Callable[[], Coroutine[None, None, None]]) -> 
     try:
         yield
     finally:
-        task.cancel()
+        while not task.done():
+            # A library may lose a cancellation that comes at the instant at which its wait ends.
+            task.cancel()
+            await asyncio.wait([task], timeout=AGAIN_SECONDS)
         with suppress(asyncio.CancelledError):
-            await task
+            task.result()

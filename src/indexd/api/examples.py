@@ -27,7 +27,7 @@ DOCUMENTS_LIST: dict[str, Any] = {
 }
 DOCUMENTS_COUNT: dict[str, Any] = {"namespace": "vault", "filters": {"tags": ["project"]}}
 DOCUMENTS_DELETE: dict[str, Any] = {
-    "doc_ids": ["note-42"],
+    "doc_ids": ["note-43", "note-44"],
     "namespace": "vault",
     "reason": "duplicate",
 }

@@ -1,7 +1,7 @@
 """Migrates the schema of a database, and tells whether this program can run on a schema."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -165,13 +165,30 @@ def upgrade(url: str, revision: str = "head", *, or_newer: bool = False) -> None
     if or_newer and fits and schema != head():
         print(f"nothing to do: the schema is {why}")
         return
-    with _alembic(url) as config:
-        command.upgrade(config, revision)
+    _run(url, lambda config: command.upgrade(config, revision))
 
 
 def downgrade(url: str, revision: str) -> None:
-    with _alembic(url) as config:
-        command.downgrade(config, revision)
+    """Undo the migrations after a revision, one transaction each."""
+    _run(url, lambda config: command.downgrade(config, revision))
+
+
+ATTEMPTS = 10
+"""Number of times that migrations are run which a deadlock with the service's writes ends."""
+
+
+def _run(url: str, work: Callable[[Config], None]) -> None:
+    """Run Alembic's `work`, and again after a deadlock: what was done before it stays done."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with _alembic(url) as config:
+                work(config)
+            return
+        except ConfigurationError as error:
+            cause = getattr(error.__cause__, "orig", error.__cause__)
+            if attempt == ATTEMPTS or getattr(cause, "sqlstate", None) != "40P01":
+                raise
+            print("the migration collided with a write, it is run again")
 
 
 def current(url: str) -> None:

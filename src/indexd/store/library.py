@@ -86,8 +86,8 @@ class Listed(msgspec.Struct, frozen=True):
 class Counted(msgspec.Struct, frozen=True):
     """How many documents match, and how many chunks these documents have."""
 
-    documents: int
-    chunks: int
+    documents: Annotated[int, Meta(description="How many documents match")]
+    chunks: Annotated[int, Meta(description="How many chunks these documents have in all")]
 
 
 class _Row(msgspec.Struct, frozen=True):

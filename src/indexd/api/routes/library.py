@@ -108,11 +108,14 @@ async def delete(
 ) -> DocumentsDeleteOut:
     """Delete documents by their ids, in one transaction and as one event of the log."""
     namespace, doc_ids = access.writes(_named(data.namespace)), doc_ids_from(data.doc_ids)
-    reason = (data.reason or "").strip() or forget.BY_REQUEST
-    cause = Cause(kind="delete", reason=reason, actor=access.name, at=service.now())
+    cause = Cause("delete", _reason(data), access.name, service.now())
     work = _look if data.dry_run else partial(_delete, cause=cause)
     stored = await work(service, namespace, doc_ids)
     return DocumentsDeleteOut(len(stored), [one for one in doc_ids if one not in stored])
+
+
+def _reason(sent: DocumentsDeleteIn) -> str:
+    return (sent.reason or "").strip() or forget.BY_REQUEST
 
 
 async def _look(service: Service, namespace: str, doc_ids: list[str]) -> set[str]:
