@@ -74,8 +74,11 @@ def test_a_missing_key_takes_the_default_and_null_means_none(tmp_path: Path) -> 
         ("defaults: {max_items: 1.5}", "defaults.max_items: expected a whole number"),
         ("defaults: {max_items: 0}", "defaults.max_items: expected a whole number"),
         ("defaults: {max_age_seconds: -1}", "defaults.max_age_seconds: expected a positive"),
-        ("defaults: {half_live: 1}", "defaults.half_live: unknown key, expected half_life_seconds"),
-        ("default: {}", "the file.default: unknown key, expected defaults, namespaces"),
+        (
+            "defaults: {half_live: 1}",
+            "defaults.half_live: unknown field, expected half_life_seconds",
+        ),
+        ("default: {}", "the file.default: unknown field, expected defaults, namespaces"),
         ("namespaces: [a]", "namespaces: expected keys and values"),
         ("namespaces: {a: 7}", "namespaces.a: expected keys and values"),
         ("- a", "the file: expected keys and values"),

@@ -186,7 +186,7 @@ async def test_the_preview_answers_for_any_time_and_for_all_namespaces(serve: Se
         ({"max_items": 5}, "policy.purge_strategy: expected oldest or lowest_score"),
         ({"max_items": "5"}, "policy.max_items: expected a whole number"),
         ({"max_items": 0}, "policy.max_items"),
-        ({"half_life": 1}, "policy.half_life: unknown key"),
+        ({"half_life": 1}, "policy.half_life: unknown field"),
         ({"max_age_seconds": -1}, "policy.max_age_seconds"),
         ({"semantic": {}}, "policy.semantic.min_score"),
         ({"semantic": {"min_score": 2}}, "policy.semantic.min_score"),

@@ -80,6 +80,7 @@ MISSPELT = [
     ("/index/forget", "filter.tag", "tags"),
     ("/index/forget", "filter.allow_wipe", "allow_namespace_wipe"),
     ("/index/retention/preview", "policies", "policy"),
+    ("/index/retention/preview", "policy.max_item", "max_items"),
     ("/index/decay/preview", "halflife", "half_life_seconds"),
     ("/index/feedback", "usefull", "useful"),
     ("/embed/text", "txt", "text"),

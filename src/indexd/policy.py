@@ -3,6 +3,7 @@
 policies/indexd_retention.yaml, the default file, describes the keys.
 """
 
+import difflib
 import hashlib
 import math
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from indexd.errors import ConfigurationError, InvalidField
+from indexd.errors import ConfigurationError, InvalidField, UnknownField
 from indexd.names import MAX_NAMESPACE
 
 Strategy = Literal["oldest", "lowest_score"]
@@ -161,7 +162,11 @@ def _mapping(value: Any, where: str, allowed: tuple[str, ...] | None) -> Mapping
         raise InvalidField(f"{where}: expected keys and values")
     for key in value:
         if allowed is not None and key not in allowed:
-            raise InvalidField(f"{where}.{key}: unknown key, expected {', '.join(allowed)}")
+            nearest = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.5)
+            raise UnknownField(
+                f"{where}.{key}: unknown field, expected {', '.join(allowed)}",
+                hint=f"did you mean {nearest[0]}?" if nearest else "leave it out",
+            )
     return value
 
 

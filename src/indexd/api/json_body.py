@@ -115,18 +115,34 @@ def validated(body: bytes, decoder: msgspec.json.Decoder[T], expected: Any, wher
 
 
 def _invalid_field(message: str, expected: Any, where: str) -> Exception:
-    what, _, path = message.partition(" - at `$")
+    if message.startswith(_UNKNOWN):
+        return _unknown_field(message, expected, where)
+    # A value that the message shows may hold such words, too: the path comes last.
+    what, found, path = message.rpartition(" - at `$")
+    if not found:
+        what, path = message, ""
     place = (where + path.rstrip("`")).lstrip(".") or "the body"
     text = f"{place}: {what[0].lower()}{what[1:]}".replace("`", "")
-    if what.startswith("Object contains unknown field"):
-        [name] = re.findall("`(.*)`", what, re.DOTALL)
-        inside = "" if place == "the body" else f"{place}."
-        return unknown(name, _choices(msgspec.inspect.type_info(expected), path), inside)
     if what.startswith("Invalid enum value"):
         text += f", expected {' or '.join(_choices(msgspec.inspect.type_info(expected), path))}"
     elif what in _NO_TIME or what.startswith("Expected `datetime"):
         text = f"{place}: expected an RFC 3339 time with an offset, such as {A_TIME}"
     return InvalidEmbedding(text) if "embedding" in place else InvalidField(text)
+
+
+def _unknown_field(message: str, expected: Any, where: str) -> UnknownField:
+    """A name may hold anything, also what the decoder writes before a path."""
+    rest = message.removeprefix(_UNKNOWN).removesuffix("`")
+    name, found, path = rest.rpartition("` - at `$")
+    if not found:
+        name, path = rest, ""
+    place = (where + path).lstrip(".")
+    known = _choices(msgspec.inspect.type_info(expected), path)
+    return unknown(name, known, f"{place}." if place else "")
+
+
+_UNKNOWN = "Object contains unknown field `"
+"""How the decoder begins to say that a struct has no such field."""
 
 
 def unknown(name: str, known: Sequence[str], inside: str = "") -> UnknownField:
@@ -135,8 +151,10 @@ def unknown(name: str, known: Sequence[str], inside: str = "") -> UnknownField:
     `inside` is the path of the object that has it, with a dot at its end.
     """
     shown = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]} and more"
-    nearest = [other for other in MEANT.get(name, ()) if other in known]
-    nearest = nearest or difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    meant = MEANT.get(name.lower())
+    nearest = [other for other in meant or () if other in known]
+    if not nearest and meant != ():
+        nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     return UnknownField(
         f"{inside}{shown}: unknown field, expected {' or '.join(known) or 'none'}",
         hint=f"did you mean {nearest[0]}?" if nearest else "leave it out",
@@ -155,19 +173,22 @@ MEANT: Mapping[str, Sequence[str]] = MappingProxyType(
         "key": ("doc_id",),
         "limit": ("k",),
         "metadata": ("meta",),
+        "min_trust_level": (),
         "n_results": ("k",),
         "ns": ("namespace",),
         "path": ("source_path",),
         "size": ("k", "limit"),
         "top_k": ("k",),
         "topk": ("k",),
-        "ttl": ("ttl_seconds", "half_life_seconds"),
+        "ttl": ("ttl_seconds",),
         "values": ("embedding",),
         "vector": ("embedding",),
         "where": ("filters",),
     }
 )
-"""Names that other services have, and ours for the same."""
+"""Names that other services have, in lower case, and ours for the same: none where there is none,
+however like another name is.
+"""
 
 
 def _choices(expected: msgspec.inspect.Type, path: str) -> list[str]:
@@ -177,7 +198,7 @@ def _choices(expected: msgspec.inspect.Type, path: str) -> list[str]:
         for kind in _kinds(expected):
             match kind:
                 case msgspec.inspect.StructType(fields=fields) if name:
-                    expected = next(f.type for f in fields if f.encode_name == name)
+                    expected = next((f.type for f in fields if f.encode_name == name), expected)
                 case msgspec.inspect.ListType(item_type=item) if not name:
                     expected = item
     found: list[str] = []
