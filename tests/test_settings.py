@@ -24,7 +24,8 @@ def test_an_empty_variable_is_an_unset_one() -> None:
 @pytest.mark.parametrize(
     ("environ", "named"),
     [
-        ({"INDEXD_MAX_KK": "1"}, "INDEXD_MAX_KK"),
+        ({"INDEXD_MAX_KK": "1"}, "INDEXD_MAX_KK: unknown setting; did you mean max_k"),
+        ({"INDEXD_ZZZZ": "1"}, "INDEXD_ZZZZ: unknown setting; `indexd settings`"),
         ({"INDEXD_MAX_K": "many"}, "max_k"),
         ({"INDEXD_MAX_K": "0"}, "max_k"),
         ({"INDEXD_POOL_TIMEOUT_SECONDS": "nan"}, "pool_timeout_seconds"),

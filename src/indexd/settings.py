@@ -4,10 +4,11 @@ The setting `max_k` is `max_k:` in the file (named by INDEXD_CONFIG) and INDEXD_
 environment. The environment overrides the file; command line options override both.
 """
 
+import difflib
 import ipaddress
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -340,18 +341,14 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     names = set(Settings.__struct_fields__)
     given = _from_file(environ.get(CONFIG_VARIABLE))
     if unknown := sorted(set(given) - names):
-        raise ConfigurationError(
-            f"{environ[CONFIG_VARIABLE]}: unknown setting {unknown[0]!r}; "
-            "`indexd settings` lists those there are"
-        )
+        where = f"{environ[CONFIG_VARIABLE]}: unknown setting {unknown[0]!r}"
+        raise ConfigurationError(f"{where}; {_nearest(str(unknown[0]), names)}")
     for variable, value in environ.items():
         if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name not in names:
-            raise ConfigurationError(
-                f"{variable}: unknown setting; `indexd settings` lists those there are"
-            )
+            raise ConfigurationError(f"{variable}: unknown setting; {_nearest(name, names)}")
         # An empty variable counts as unset, because compose files and shells write it so.
         if value != "":
             given[name] = value
@@ -371,6 +368,13 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         raise ConfigurationError("database_direct_url: expected database_url beside it")
     hosts.allowed(settings.allowed_hosts)
     return _with_password(settings)
+
+
+def _nearest(name: str, names: Collection[str]) -> str:
+    """What may have been meant."""
+    nearest = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.7)
+    meant = f"did you mean {nearest[0]}? " if nearest else ""
+    return f"{meant}`indexd settings` lists those there are"
 
 
 def _choices(name: str) -> list[str]:
