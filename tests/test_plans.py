@@ -95,6 +95,8 @@ def explain(planner: psycopg.Connection[Any], statement: str, **more: Any) -> li
         "vector": np.ones(DIMENSION, np.float32) / np.float32(np.sqrt(DIMENSION)),
         "half_life": 86_400.0,
         "k": 10,
+        "page": 10,
+        "offset": 0,
         "at": AT,
         **more,
     }
@@ -163,7 +165,7 @@ def test_the_sweep_reads_its_slice_of_its_class(planner: Any) -> None:
     plan = explain(
         planner,
         statements.sweep(Filters(), per_document=False),
-        kth=-1.0,
+        floor=-1.0,
         classes=[NO_HALF_LIFE],
         since=[since],
         until=[AT],

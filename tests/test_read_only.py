@@ -23,7 +23,14 @@ from tests.test_serve import serving
 
 pytestmark = pytest.mark.slow
 
-WRITING = {"/index/upsert", "/index/bulk", "/index/delete", "/index/feedback", "/index/forget"}
+WRITING = {
+    "/index/upsert",
+    "/index/bulk",
+    "/index/delete",
+    "/index/documents/delete",
+    "/index/feedback",
+    "/index/forget",
+}
 
 POLICIES = """
 defaults:

@@ -31,6 +31,7 @@ async def test_upsert_answers_what_it_took(client: Client) -> None:
         "chunks": 2,
         "namespace": "notes",
         "unchanged": False,
+        "version": 1,
         "forgotten": {"ttl": 0, "retention": 0},
     }
 
@@ -146,7 +147,10 @@ async def test_delete_removes_the_document_and_logs_it(client: Client, sql: Sql)
     await upsert(client, document("a", [1, 0]))
     await upsert(client, document("b", [1, 0]))
     response = await client.post("/index/delete", json={"doc_id": "a", "namespace": " notes "})
-    assert (response.status_code, response.json()) == (200, {"status": "accepted"})
+    assert (response.status_code, response.json()) == (
+        200,
+        {"status": "accepted", "deleted": 1},
+    )
     assert sql("SELECT doc_id FROM indexd.chunks") == [("b",)]
     assert sql("SELECT documents, chunks FROM indexd.namespaces") == [(1, 1)]
     assert sql(
@@ -161,5 +165,5 @@ async def test_deleting_what_is_not_there_is_accepted_and_not_logged(
     client: Client, sql: Sql
 ) -> None:
     response = await client.post("/index/delete", json={"doc_id": "nope"})
-    assert response.json() == {"status": "accepted"}
+    assert response.json() == {"status": "accepted", "deleted": 0}
     assert sql("SELECT count(*) FROM indexd.forget_events") == [(0,)]
