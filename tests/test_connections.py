@@ -84,7 +84,7 @@ async def test_a_running_keeper_builds_under_a_statement_timeout(
         for number in range(4):
             sent = document(f"d{number}", *rng.normal(size=(250, 128)))
             assert (await client.post("/index/upsert", json=sent)).status_code == 200
-        for _ in range(200):
+        for _ in range(900):
             details = (await client.get("/index/stats")).json()["details"]["notes"]
             if details["index"] == "hnsw":
                 break
