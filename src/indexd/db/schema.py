@@ -167,6 +167,13 @@ documents = Table(
 Index(
     "ix_documents_ingested_at", documents.c.namespace, documents.c.ingested_at, documents.c.doc_id
 )
+Index(
+    "ix_documents_expires_at",
+    documents.c.namespace,
+    documents.c.expires_at,
+    documents.c.doc_id,
+    postgresql_where=text("expires_at IS NOT NULL"),
+)
 Index("ix_documents_created_at", documents.c.namespace, documents.c.created_at, documents.c.doc_id)
 Index(
     "ix_documents_half_life",
@@ -286,6 +293,14 @@ chunk_fields = Table(
     comment="What filters and words read of a chunk, its own and its document's. Beside the chunk, "
     "because updating a row that an HNSW index covers costs about 100 times an ordinary update. "
     "Rows without a chunk mean nothing: every statement comes from the chunk or the document.",
+)
+
+Index("ix_chunk_fields_filter_keys", chunk_fields.c.filter_keys, postgresql_using="gin")
+Index(
+    "ix_chunk_fields_meta",
+    chunk_fields.c.meta,
+    postgresql_using="gin",
+    postgresql_ops={"meta": "jsonb_path_ops"},
 )
 
 retention_policies = Table(
