@@ -22,6 +22,7 @@ from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
 
 from indexd.db import embedded, migrate
+from indexd.store.writing import chunk_fields
 from indexd.store.writing.chunk_rows import CHUNK_COLUMNS
 
 DATA = Path(os.environ.get("BENCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -75,11 +76,20 @@ def empty_database(url: str, name: str) -> str:
     return made
 
 
+WRITE_FIELDS = f"""
+    {chunk_fields.INSERT_INTO}
+    SELECT {chunk_fields.OF_CHUNK}
+      FROM indexd.chunks AS chunk
+      JOIN indexd.documents AS document USING (namespace, doc_id)
+     WHERE chunk.namespace = %(namespace)s
+"""
+
+
 def copy_rows(url: str, count: int, rows: Callable[[], Iterable[tuple[Any, ...]]]) -> None:
     """What a loader written for these tables alone would do for one namespace.
 
-    `rows` are `count` documents of one chunk, in the order of CHUNK_COLUMNS. It is called twice,
-    for documents are written before chunks.
+    `rows` are `count` documents of one chunk, in the order of CHUNK_COLUMNS but for the generation.
+    It is called twice, for documents are written before chunks.
     """
     namespace, dimension = next((row[0], len(row[5])) for row in rows())
     with psycopg.connect(url) as connection:
@@ -104,7 +114,8 @@ def copy_rows(url: str, count: int, rows: Callable[[], Iterable[tuple[Any, ...]]
         ) as copy:
             copy.set_types(list(CHUNK_COLUMNS.values()))
             for row in rows():
-                copy.write_row(row)
+                copy.write_row((*row, 0))
+        cursor.execute(WRITE_FIELDS, {"namespace": namespace})
 
 
 def serving(

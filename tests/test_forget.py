@@ -33,7 +33,9 @@ async def fill(client: Client) -> None:
         document(
             "b", [1, 0], [0, 1], metas=[{}, {"tags": ["x"]}], source_ref=origin, ingested_at=day(2)
         ),
-        document("c", [1, 0], texts=["a secret word"], ingested_at=day(3)),
+        document(
+            "c", [1, 0], texts=["a secret word"], meta={"tags": ["whole/c"]}, ingested_at=day(3)
+        ),
         document("d", [1, 0], namespace="other", ingested_at=day(1)),
     ):
         assert (await client.post("/index/upsert", json=body)).status_code == 200
@@ -62,6 +64,9 @@ async def left(sql: Sql) -> list[str]:
         ({"tags": ["x/y"]}, ["a"]),
         ({"tags": ["y", "x/y"], "namespace": "notes"}, ["a"]),
         ({"tags": ["x"], "older_than": day(2)}, ["a"]),
+        ({"tags": ["whole"]}, ["c"]),
+        ({"tags": ["x/y", "whole/c"]}, ["a", "c"]),
+        ({"tags": ["whole/c/d"]}, []),
         (ALL, ["a", "b", "c"]),
         (ALL | {"doc_id": "b"}, ["b"]),
         ({"namespace": "  other ", "doc_id": "d"}, ["d"]),

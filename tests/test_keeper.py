@@ -152,6 +152,57 @@ async def test_searches_see_the_invalid_index_as_none(
     assert await index_of(own_client, "notes") == "exact"
 
 
+async def serves(admin: Admin, namespace: str = "notes") -> bool:
+    """What the namespace's row says of its index."""
+    found = await admin.execute(
+        "SELECT index_serves FROM indexd.namespaces WHERE namespace = %s", [namespace]
+    )
+    [said] = await found.fetchone() or (None,)
+    assert isinstance(said, bool)
+    return said
+
+
+async def test_the_row_of_a_namespace_says_whether_its_index_serves(
+    own_client: Client, admin: Admin, url: str, rng: np.random.Generator
+) -> None:
+    await fill(own_client, "notes", rng.normal(size=(100, 3)))
+    assert not await serves(admin)
+    await index_keeper.keep_once(admin, RULES)
+    assert await serves(admin)
+    # Somebody drops it by hand, or an interrupted statement breaks it.
+    never = msgspec.structs.replace(RULES, threshold=1_000)
+    for harm in (
+        f"DROP INDEX indexd.{indexes.index_name('notes', 3)}",
+        "UPDATE pg_index SET indisvalid = false"
+        " WHERE indexrelid = (SELECT oid FROM pg_class WHERE relname LIKE 'hnsw_%')",
+    ):
+        await admin.execute("SET allow_system_table_mods = on")
+        await admin.execute(harm)
+        await index_keeper.keep_once(admin, never)
+        assert not await serves(admin)
+        await index_keeper.keep_once(admin, RULES)
+        assert await serves(admin)
+    await asyncio.to_thread(command, url, "index", "drop", "notes")
+    assert not await serves(admin)
+    await asyncio.to_thread(command, url, "index", "build", "notes")
+    assert await serves(admin)
+
+
+async def test_the_row_of_a_namespace_says_no_from_the_moment_that_the_dimension_is_another(
+    own_client: Client, admin: Admin, rng: np.random.Generator
+) -> None:
+    await fill(own_client, "notes", rng.normal(size=(100, 3)))
+    await index_keeper.keep_once(admin, RULES)
+    [stale] = await indexes.look(admin)
+    for n in range(100):
+        await own_client.post("/index/delete", json={"doc_id": f"d{n}", "namespace": "notes"})
+    await fill(own_client, "notes", rng.normal(size=(1, 5)))
+    assert not await serves(admin)
+    # A keeper that looked before the change does not take it back.
+    await indexes.note_serves(admin, stale, serves=True)
+    assert not await serves(admin)
+
+
 async def test_the_largest_win_where_there_may_be_few(
     own_client: Client, admin: Admin, rng: np.random.Generator
 ) -> None:

@@ -156,6 +156,25 @@ async def test_all_tags_of_a_document_together_have_a_bound(client: Client) -> N
     assert "segments of tags in all" in answer.json()["error"]
 
 
+async def test_what_each_chunk_gets_of_its_document_has_a_bound(client: Client, sql: Sql) -> None:
+    chunks = [{"embedding": [1, 0]}] * 200
+    tag = "/".join("a" * 32)
+    for meta, says in (
+        ({"tags": [tag] * 100}, "segments of tags in all, got 640000"),
+        (
+            {"a": "x" * 400_000},
+            "meta: expected at most 335544 bytes of JSON in a document of 200 chunks, got 400008",
+        ),
+    ):
+        body = {"doc_id": "a", "namespace": "notes", "chunks": chunks, "meta": meta}
+        answer = await client.post("/index/upsert", json=body)
+        assert answer.status_code == 400
+        assert says in answer.json()["error"]
+        one = await client.post("/index/upsert", json=body | {"chunks": chunks[:1]})
+        assert one.status_code == 200, one.text
+    assert sql("SELECT count(*) FROM indexd.chunk_fields") == [(1,)]
+
+
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

@@ -77,7 +77,8 @@ async def test_doctor_finds_orphans_and_mends_them_when_told(
     sql("UPDATE indexd.namespaces SET documents = 7 WHERE namespace = 'other'")
     said = doctor(common_url, fails=True)
     ill = (
-        "2 chunks and 1 relevance rows without a document, 1 forgotten documents without an event, "
+        "2 chunks and 1 relevance rows without a document, fields of 1 chunks that are gone, "
+        "1 forgotten documents without an event, "
         "1 documents without all their chunks, wrong counts of 2 namespaces"
     )
     assert f"orphans: failed ({ill}: run `indexd doctor --mend`)" in said
@@ -86,6 +87,7 @@ async def test_doctor_finds_orphans_and_mends_them_when_told(
     assert counts(sql) == [("notes", 1, 1, 1, 1), ("other", 1, 1, 1, 1)]
     for table in ("relevance", "forgotten_documents"):
         assert sql(f"SELECT doc_id FROM indexd.{table}") == []
+    assert sql("SELECT doc_id, ordinal FROM indexd.chunk_fields ORDER BY 1") == [("b", 0), ("d", 0)]
     # What lost a chunk is not taken for unchanged.
     answer = await client.post("/index/upsert", json=document("b", [1, 0], [0, 1]))
     assert answer.json()["unchanged"] is False

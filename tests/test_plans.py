@@ -11,7 +11,16 @@ from pgvector.psycopg import register_vector
 from pytest_postgresql.executors.noop import NoopExecutor
 
 from indexd.background.index_keeper import keep_once
-from indexd.store.filters import Filters, may_match, parameters
+from indexd.store.filters import (
+    Filters,
+    for_documents,
+    matches,
+    may_match,
+    may_match_fields,
+    of_fields,
+    parameters,
+)
+from indexd.store.forgetting.forget import CONDEMNED, Condition, condition_values
 from indexd.store.indexes import Rules, index_name
 from indexd.store.namespaces import facts_values
 from indexd.store.search import statements
@@ -76,7 +85,7 @@ async def planner(server: NoopExecutor) -> Any:
                     """,
                     {"namespace": namespace, "dimension": DIMENSION, "chunks": CHUNKS, "at": AT},
                 )
-            await keeper.execute("ANALYZE indexd.namespaces, indexd.documents")
+            await keeper.execute("ANALYZE indexd.namespaces, indexd.documents, indexd.chunk_fields")
             await keep_once(keeper, Rules(CHUNKS, 1, 0.2, 8, 32))
         with psycopg.connect(_url(*where, "plans"), autocommit=True) as opened:
             register_vector(opened)
@@ -190,6 +199,44 @@ def test_a_rare_filter_goes_by_its_own_index(planner: Any, filters: Filters, ind
     plan = explain(planner, statements.scan_shortcut(DIMENSION, filters), filters=filters)
     assert index in indexes_of(plan)
     assert not reads(plan)
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        (Filters(tags=["t7"]), "ix_chunk_fields_filter_keys"),
+        (Filters(source_path=["path/7"]), "ix_chunk_fields_filter_keys"),
+        (Filters(meta={"n": 7}), "ix_chunk_fields_meta"),
+    ],
+)
+def test_a_rare_filter_finds_fields_and_documents_by_its_own_index(
+    planner: Any, filters: Filters, index: str
+) -> None:
+    expected = planner.execute(
+        f"SELECT count(*) FROM indexd.chunks WHERE namespace = 'large' AND {matches(filters)}",
+        {**parameters(filters), "namespace": "large"},
+    ).fetchone()
+    for statement in (
+        f"SELECT FROM indexd.chunk_fields AS fields WHERE namespace = %(namespace)s "
+        f"AND {of_fields(filters)}",
+        f"SELECT FROM indexd.chunk_fields AS fields WHERE namespace = %(namespace)s "
+        f"AND {may_match_fields(filters)}",
+        f"SELECT FROM indexd.documents AS document WHERE namespace = %(namespace)s "
+        f"AND {for_documents(filters)}",
+    ):
+        plan = explain(planner, statement, filters=filters)
+        assert index in indexes_of(plan)
+        assert not reads(plan, "chunk_fields")
+        assert not reads(plan, "documents")
+        assert (plan[0]["Actual Rows"],) == expected
+
+
+def test_a_forget_by_tags_finds_its_documents_by_the_index_of_fields(planner: Any) -> None:
+    values = condition_values(Condition(namespace="large", tags=["t7"]), "large")
+    plan = explain(planner, CONDEMNED, **values)
+    assert "ix_chunk_fields_filter_keys" in indexes_of(plan)
+    assert not reads(plan, "documents")
+    assert plan[0]["Actual Rows"] == CHUNKS / 1_000
 
 
 @pytest.mark.parametrize("filters", [Filters(tags=["t7"]), Filters(source_path=["path/7"])])

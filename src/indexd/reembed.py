@@ -92,6 +92,7 @@ def _pass_size(settings: Settings) -> int:
 async def _drop_indexes(connection: Connection, namespace: str) -> None:
     for space in await indexes.look(connection):
         if space.name == namespace:
+            await indexes.note_serves(connection, space, serves=False)
             for index in space.indexes:
                 await indexes.drop(connection, index.name)
 

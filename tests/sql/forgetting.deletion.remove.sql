@@ -7,6 +7,11 @@ deleted_chunks AS (
        AND doc_id = ANY(%(condemned)s)
     RETURNING namespace
 ),
+deleted_fields AS (
+    DELETE FROM indexd.chunk_fields
+     WHERE namespace = %(namespace)s
+       AND doc_id = ANY(%(condemned)s)
+),
 deleted_relevance AS (
     DELETE FROM indexd.relevance
      WHERE namespace = %(namespace)s

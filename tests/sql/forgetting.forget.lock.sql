@@ -7,16 +7,18 @@ SELECT doc_id, ingested_at, digest
    AND (%(source_ref_origin)s::text IS NULL OR source_ref_origin = %(source_ref_origin)s)
    AND (%(source_ref_id)s::text     IS NULL OR source_ref_id = %(source_ref_id)s)
    AND (%(doc_id)s::text            IS NULL OR doc_id = %(doc_id)s)
-   -- Chunks have tags, documents have none: one tagged chunk condemns its document.
+   -- A document's own tags are those of each of its chunks; one tagged chunk condemns it, too.
    AND (%(tags)s::text[]            IS NULL OR doc_id IN (
-        SELECT doc_id
-          FROM indexd.chunks
-         WHERE namespace = %(namespace)s
+        SELECT fields.doc_id
+          FROM indexd.chunk_fields AS fields
+         WHERE fields.namespace = %(namespace)s
            AND (
-    filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s::text[])
+    fields.filter_keys && indexd.filter_keys_of(
+        %(namespace)s, 'tag', %(tags)s::text[]
+    )
     AND EXISTS (
-        SELECT
-          FROM unnest(tags) AS tag
+        SELECT 1
+          FROM unnest(fields.tags) AS tag
          CROSS JOIN unnest(%(tags)s::text[]) AS wanted
          WHERE tag = wanted OR starts_with(tag, wanted || '/')
     )

@@ -21,44 +21,38 @@ SELECT document.doc_id,
        + 0 AS bytes
   FROM indexd.documents AS document
  WHERE document.namespace = %(namespace)s
-   AND ((EXISTS (
+   AND (EXISTS (
         SELECT 1
-          FROM indexd.chunks
-         WHERE chunks.namespace = %(namespace)s
-           AND chunks.doc_id = document.doc_id
+          FROM indexd.chunk_fields AS fields
+         WHERE fields.namespace = %(namespace)s
+           AND fields.doc_id = document.doc_id
            AND (
-    filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s::text[])
+    fields.filter_keys && indexd.filter_keys_of(
+        %(namespace)s, 'tag', %(tags)s::text[]
+    )
     AND EXISTS (
-        SELECT
-          FROM unnest(tags) AS tag
+        SELECT 1
+          FROM unnest(fields.tags) AS tag
          CROSS JOIN unnest(%(tags)s::text[]) AS wanted
          WHERE tag = wanted OR starts_with(tag, wanted || '/')
     )
 )
-       ) OR EXISTS (
-        SELECT 1
-          FROM jsonb_array_elements_text(
-                    CASE jsonb_typeof(document.meta -> 'tags')
-                        WHEN 'array' THEN document.meta -> 'tags'
-                        ELSE '[]'
-                    END
-               ) AS tag
-         CROSS JOIN unnest(%(tags)s::text[]) AS wanted
-         WHERE tag = wanted OR starts_with(tag, wanted || '/')
-       )) AND EXISTS (
-        SELECT 1
-          FROM indexd.chunks
-         WHERE chunks.namespace = %(namespace)s
-           AND chunks.doc_id = document.doc_id
-           AND
-    filter_keys && indexd.filter_keys_of(%(namespace)s, 'source_path', %(source_path)s::text[])
-    AND source_path = ANY(%(source_path)s::text[])
        ) AND EXISTS (
         SELECT 1
-          FROM indexd.chunks
-         WHERE chunks.namespace = %(namespace)s
-           AND chunks.doc_id = document.doc_id
-           AND (document.meta || chunks.meta) @> %(meta)s::jsonb
+          FROM indexd.chunk_fields AS fields
+         WHERE fields.namespace = %(namespace)s
+           AND fields.doc_id = document.doc_id
+           AND
+    fields.filter_keys && indexd.filter_keys_of(
+        %(namespace)s, 'source_path', %(source_path)s::text[]
+    )
+    AND fields.source_path = ANY(%(source_path)s::text[])
+       ) AND EXISTS (
+        SELECT 1
+          FROM indexd.chunk_fields AS fields
+         WHERE fields.namespace = %(namespace)s
+           AND fields.doc_id = document.doc_id
+           AND fields.meta @> %(meta)s::jsonb
        ) AND document.source_ref_origin = ANY(%(source_ref_origin)s::text[]) AND document.doc_id = ANY(%(doc_ids)s::text[]) AND document.ingested_at > %(ingested_after)s::timestamptz AND document.ingested_at < %(ingested_before)s::timestamptz)
    AND (document.created_at, document.doc_id) < (%(after)s::timestamptz, %(after_id)s)
  ORDER BY document.created_at DESC, document.doc_id DESC

@@ -27,6 +27,17 @@ SELECT (
        ) AS chunks,
        (
         SELECT count(*)
+          FROM indexd.chunk_fields
+         WHERE NOT EXISTS (
+        SELECT 1
+          FROM indexd.chunks
+         WHERE chunks.namespace = chunk_fields.namespace
+           AND chunks.doc_id = chunk_fields.doc_id
+           AND chunks.ordinal = chunk_fields.ordinal
+       )
+       ) AS fields,
+       (
+        SELECT count(*)
           FROM indexd.relevance
          WHERE NOT EXISTS (
         SELECT 1

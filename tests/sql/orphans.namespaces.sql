@@ -13,6 +13,8 @@ SELECT DISTINCT namespace
      GROUP BY namespace
                ) AS counted
          UNION ALL
+        SELECT namespace FROM indexd.chunk_fields
+         UNION ALL
         SELECT namespace FROM indexd.relevance
          UNION ALL
         SELECT namespace FROM indexd.forgotten_documents

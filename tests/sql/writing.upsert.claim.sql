@@ -8,7 +8,7 @@ WITH policy AS MATERIALIZED (
 ),
 -- With max_items the number of documents must be exact: this lock excludes other writers.
 alone AS (
-    SELECT documents
+    SELECT documents, generation
       FROM indexd.namespaces
      WHERE namespace = %(namespace)s
        AND (
@@ -27,7 +27,7 @@ alone AS (
 -- Without it this lock admits other writers and their counts. It excludes only a change of
 -- the vector space.
 shared AS (
-    SELECT documents
+    SELECT documents, generation
       FROM indexd.namespaces
      WHERE namespace = %(namespace)s
        AND (
@@ -43,10 +43,10 @@ shared AS (
        AND NOT EXISTS (SELECT FROM policy WHERE max_items IS NOT NULL)
        FOR KEY SHARE
 )
-SELECT policy.*, claimed.documents,
+SELECT policy.*, claimed.documents, claimed.generation,
        document.doc_id, document.digest, document.ingested_at, document.chunk_count,
        document.version
-  FROM (SELECT documents FROM alone UNION ALL SELECT documents FROM shared) AS claimed
+  FROM (SELECT * FROM alone UNION ALL SELECT * FROM shared) AS claimed
   LEFT JOIN policy
     ON true
   LEFT JOIN indexd.documents AS document

@@ -4,6 +4,11 @@ WITH orphaned_relevance AS (
      WHERE namespace = %(namespace)s
        AND doc_id = ANY(%(doc_ids)s)
 ),
+orphaned_fields AS (
+    DELETE FROM indexd.chunk_fields
+     WHERE namespace = %(namespace)s
+       AND doc_id = ANY(%(doc_ids)s)
+),
 orphaned_chunks AS (
     DELETE FROM indexd.chunks
      WHERE namespace = %(namespace)s

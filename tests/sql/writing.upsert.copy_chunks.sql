@@ -11,5 +11,6 @@ COPY indexd.chunks (
         source_path,
         tags,
         meta,
-        text
+        text,
+        generation
 ) FROM STDIN (FORMAT BINARY)

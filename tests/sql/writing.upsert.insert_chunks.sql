@@ -11,7 +11,8 @@ INSERT INTO indexd.chunks (
         source_path,
         tags,
         meta,
-        text
+        text,
+        generation
 )
 VALUES (
                 %(namespace_0)s::text,
@@ -25,7 +26,8 @@ VALUES (
                 %(source_path_0)s::text,
                 %(tags_0)s::text[],
                 %(meta_0)s::jsonb,
-                %(text_0)s::text
+                %(text_0)s::text,
+                %(generation_0)s::int4
             ), (
                 %(namespace_1)s::text,
                 %(doc_id_1)s::text,
@@ -38,5 +40,6 @@ VALUES (
                 %(source_path_1)s::text,
                 %(tags_1)s::text[],
                 %(meta_1)s::jsonb,
-                %(text_1)s::text
+                %(text_1)s::text,
+                %(generation_1)s::int4
             )

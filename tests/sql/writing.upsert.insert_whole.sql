@@ -38,16 +38,24 @@ orphaned_chunks AS (
        AND EXISTS (SELECT 1 FROM document)
     RETURNING doc_id
 ),
+orphaned_fields AS (
+    DELETE FROM indexd.chunk_fields
+     WHERE namespace = %(namespace)s
+       AND doc_id = %(doc_id)s
+       AND EXISTS (SELECT 1 FROM document)
+    RETURNING doc_id
+),
 orphans AS MATERIALIZED (
-    SELECT count(*) AS chunks FROM orphaned_chunks
+    SELECT (SELECT count(*) FROM orphaned_chunks) AS chunks,
+           (SELECT count(*) FROM orphaned_fields) AS fields
 ),
 chunks AS (
     INSERT INTO indexd.chunks (
-        namespace, doc_id, ingested_at, half_life_seconds, source_ref_origin,
+        namespace, doc_id, ingested_at, half_life_seconds, source_ref_origin, generation,
         ordinal, embedding, chunk_id, source_path, tags, meta, text
     )
     SELECT %(namespace)s::text, %(doc_id)s::text, %(ingested_at)s::timestamptz,
-           %(half_life_seconds)s::float8, %(origin)s::text, sent.*
+           %(half_life_seconds)s::float8, %(origin)s::text, %(generation)s::int, sent.*
       FROM (
             VALUES (
                 %(ordinal_0)s::int4,
@@ -69,7 +77,21 @@ chunks AS (
            ) AS sent
      WHERE EXISTS (SELECT 1 FROM document)
        -- This waits until the orphans, whose keys may be the same, are deleted.
-       AND (SELECT chunks FROM orphans) >= 0
+       AND (SELECT chunks + fields FROM orphans) >= 0
+    RETURNING namespace, doc_id, ordinal, ingested_at, half_life_seconds, source_ref_origin,
+              source_path, tags, meta
+),
+fields AS (
+    INSERT INTO indexd.chunk_fields (
+        namespace, doc_id, ordinal, ingested_at, half_life_seconds, source_ref_origin,
+        source_path, tags, meta
+    )
+    SELECT chunk.namespace, chunk.doc_id, chunk.ordinal, chunk.ingested_at,
+           chunk.half_life_seconds, chunk.source_ref_origin, chunk.source_path,
+           indexd.merged_tags(chunk.tags, indexd.tags_of(document.meta)),
+           document.meta || chunk.meta
+      FROM chunks AS chunk
+     CROSS JOIN (SELECT %(meta)s::jsonb AS meta) AS document
 )
 UPDATE indexd.namespaces
    -- A document whose row was deleted by hand is counted still.

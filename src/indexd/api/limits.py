@@ -20,7 +20,11 @@ MAX_VALUES = 1_000_000
 """Values of all metas of a document, at all depths. To check so many takes 0.2 s."""
 
 MAX_SEGMENTS = 500_000
-"""Segments of all tags of a document. Each is a filter key, which takes PostgreSQL 4 to 9 µs."""
+"""Segments of all tags of a document. Each is a filter key, which takes PostgreSQL 4 to 9 µs; those
+of the document's own tags are keys of each of its chunks."""
+
+MAX_MERGED_BYTES = 64 * 1024 * 1024
+"""Bytes of JSON of a document's own meta, which is stored once more with each of its chunks."""
 
 
 def check_document(request: UpsertIn, settings: Settings) -> None:
@@ -36,7 +40,9 @@ def check_document(request: UpsertIn, settings: Settings) -> None:
                 f"got {len(chunk.text or '')}"
             )
     values = check_meta(request.meta or {}, "meta", settings)
+    _check_merged(request)
     segments = _check_tags((request.meta or {}).get("tags"), "meta.tags", settings)
+    segments *= len(request.chunks)
     for place, chunk in enumerate(request.chunks):
         meta = {key: value for key, value in (chunk.meta or {}).items() if key != "embedding"}
         values += check_meta(meta, f"chunks[{place}].meta", settings)
@@ -45,6 +51,16 @@ def check_document(request: UpsertIn, settings: Settings) -> None:
     if segments > MAX_SEGMENTS:
         raise InvalidField(
             f"chunks: expected at most {MAX_SEGMENTS} segments of tags in all, got {segments}"
+        )
+
+
+def _check_merged(request: UpsertIn) -> None:
+    size = len(msgspec.json.encode(request.meta or {}))
+    if size * len(request.chunks) > MAX_MERGED_BYTES:
+        most = MAX_MERGED_BYTES // len(request.chunks)
+        raise InvalidField(
+            f"meta: expected at most {most} bytes of JSON in a document of "
+            f"{len(request.chunks)} chunks, got {size}"
         )
 
 

@@ -126,6 +126,8 @@ async def keep_once(
     """
     obstacle = await indexes.obstacle(connection)
     namespaces = await indexes.look(connection)
+    if not await no_writes(connection):
+        await _correct(connection, namespaces)
     earning = indexes.earning(namespaces, wanted)
     if obstacle is not None:
         if not await no_writes(connection):
@@ -145,6 +147,14 @@ async def keep_once(
             built()
             log.info("rebuilt index", index=namespace.wanted, namespace=namespace.name)
     return None
+
+
+async def _correct(connection: Connection, namespaces: Sequence[Namespace]) -> None:
+    """Note which indexes serve where somebody else built, broke or dropped one."""
+    for namespace in namespaces:
+        serves = namespace.serving is not None
+        if namespace.serves != serves:
+            await indexes.note_serves(connection, namespace, serves=serves)
 
 
 async def _count_ages(connection: Connection, namespaces: Sequence[Namespace]) -> None:
@@ -172,6 +182,9 @@ async def _drop_others(connection: Connection, namespace: Namespace, *, earns: b
     """Drop the indexes of a namespace, except the valid one if the namespace earns an index."""
     for index in namespace.indexes:
         if not (index.valid and index.name == namespace.wanted and earns):
+            if index.name == namespace.wanted:
+                # Before: no search may be planned with an index that is gone.
+                await indexes.note_serves(connection, namespace, serves=False)
             await indexes.drop(connection, index.name)
             log.info("dropped index", index=index.name, namespace=namespace.name)
 
@@ -182,4 +195,5 @@ async def _build(connection: Connection, namespace: Namespace, wanted: Rules) ->
     await connection.execute("ANALYZE indexd.chunks")
     await indexes.build(connection, namespace, wanted)
     await indexes.note_built(connection, namespace)
+    await indexes.note_serves(connection, namespace, serves=True)
     log.info("built index", index=namespace.wanted, namespace=namespace.name)

@@ -3,7 +3,7 @@
 `alembic check` compares a database with it. The migrations give the reasons behind each object.
 """
 
-from pgvector.sqlalchemy import VECTOR
+from pgvector.sqlalchemy import SPARSEVEC, VECTOR
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -39,7 +39,7 @@ namespaces = Table(
     "namespaces",
     metadata,
     _key("namespace"),
-    Column("dimension", Integer, nullable=False),
+    Column("dimension", Integer),
     Column("documents", BigInteger, nullable=False, server_default=text("0")),
     Column("chunks", BigInteger, nullable=False, server_default=text("0")),
     Column("created_at", DateTime(timezone=True), nullable=False),
@@ -90,6 +90,21 @@ namespaces = Table(
         comment="Upserts are refused (503) before this time, while `indexd reembed` embeds the "
         "texts that were written last; NULL or past: not paused",
     ),
+    Column(
+        "generation",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="Number that chunks which are written now get as theirs",
+    ),
+    Column(
+        "index_serves",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether a valid HNSW index for the dimension was there when the index keeper "
+        "looked last",
+    ),
     PrimaryKeyConstraint("namespace", name="pk_namespaces"),
     CheckConstraint(
         "embedding_revision IS NULL OR embedding_model IS NOT NULL",
@@ -132,6 +147,11 @@ documents = Table(
         comment="Time of the first write by the clock of the server; of documents that were there "
         "before this column, the time of the upgrade",
     ),
+    Column(
+        "expires_at",
+        DateTime(timezone=True),
+        comment="Time from which the document is answered nowhere; NULL: it does not expire",
+    ),
     PrimaryKeyConstraint("namespace", "doc_id", name="pk_documents"),
     CheckConstraint(
         "half_life_seconds > 0 AND half_life_seconds < 'infinity'", name="ck_documents_half_life"
@@ -146,6 +166,13 @@ documents = Table(
 
 Index(
     "ix_documents_ingested_at", documents.c.namespace, documents.c.ingested_at, documents.c.doc_id
+)
+Index(
+    "ix_documents_expires_at",
+    documents.c.namespace,
+    documents.c.expires_at,
+    documents.c.doc_id,
+    postgresql_where=text("expires_at IS NOT NULL"),
 )
 Index("ix_documents_created_at", documents.c.namespace, documents.c.created_at, documents.c.doc_id)
 Index(
@@ -164,7 +191,7 @@ chunks = Table(
     Column("ordinal", Integer, nullable=False),
     Column("ingested_at", DateTime(timezone=True), nullable=False),
     Column("half_life_seconds", Double),
-    Column("embedding", VECTOR(), nullable=False),
+    Column("embedding", VECTOR()),
     _key("chunk_id"),
     Column("source_ref_origin", Text),
     Column("source_path", Text),
@@ -191,6 +218,12 @@ chunks = Table(
         nullable=False,
         comment="The own half-life is at most 2 ^ half_life_class seconds; 32767 without one",
     ),
+    Column(
+        "generation",
+        Integer,
+        comment="Number of the batch that the chunk was written in, by which an HNSW index may "
+        "cover what was there when it was built; NULL: written by a program of the release before",
+    ),
     PrimaryKeyConstraint("namespace", "doc_id", "ordinal", name="pk_chunks"),
     comment="The unit that is searched. embedding is L2-normalised, so -(embedding <#> query) is "
     "the cosine; ingested_at, half_life_seconds and source_ref_origin are copies of the "
@@ -209,6 +242,63 @@ Index("ix_chunks_filter_keys", chunks.c.filter_keys, postgresql_using="gin")
 Index(
     "ix_chunks_meta",
     chunks.c.meta,
+    postgresql_using="gin",
+    postgresql_ops={"meta": "jsonb_path_ops"},
+)
+
+chunk_fields = Table(
+    "chunk_fields",
+    metadata,
+    _key("namespace"),
+    _key("doc_id"),
+    Column("ordinal", Integer, nullable=False),
+    Column("ingested_at", DateTime(timezone=True), nullable=False),
+    Column("half_life_seconds", Double),
+    Column(
+        "half_life_class",
+        SmallInteger,
+        Computed(
+            "CASE WHEN half_life_seconds IS NULL THEN 32767 "
+            "ELSE ceil(ln(half_life_seconds) / ln(2::double precision)) END::smallint",
+            persisted=True,
+        ),
+        nullable=False,
+        comment="The own half-life is at most 2 ^ half_life_class seconds; 32767 without one",
+    ),
+    Column("source_ref_origin", Text),
+    Column("source_path", Text),
+    Column(
+        "tags",
+        ARRAY(Text),
+        nullable=False,
+        comment="The chunk's tags and its document's, each once",
+    ),
+    Column(
+        "meta",
+        JSONB,
+        nullable=False,
+        comment="The document's meta with the chunk's over it, at the first level",
+    ),
+    Column(
+        "filter_keys",
+        ARRAY(BigInteger),
+        Computed(
+            "indexd.filter_keys(namespace, tags, source_path, source_ref_origin)", persisted=True
+        ),
+        nullable=False,
+    ),
+    Column("words", TSVECTOR, comment="Place for the words of the text; not filled yet"),
+    Column("lex", SPARSEVEC(), comment="Place for the impacts of the words; not filled yet"),
+    PrimaryKeyConstraint("namespace", "doc_id", "ordinal", name="pk_chunk_fields"),
+    comment="What filters and words read of a chunk, its own and its document's. Beside the chunk, "
+    "because updating a row that an HNSW index covers costs about 100 times an ordinary update. "
+    "Rows without a chunk mean nothing: every statement comes from the chunk or the document.",
+)
+
+Index("ix_chunk_fields_filter_keys", chunk_fields.c.filter_keys, postgresql_using="gin")
+Index(
+    "ix_chunk_fields_meta",
+    chunk_fields.c.meta,
     postgresql_using="gin",
     postgresql_ops={"meta": "jsonb_path_ops"},
 )

@@ -1,4 +1,8 @@
-"""The filters of a search or a deletion, as one SQL condition over indexd.chunks.
+"""The filters of a search, a list or a deletion, as one SQL condition.
+
+    of_fields, may_match_fields             over `fields`, a row of indexd.chunk_fields
+    for_documents                           over `document`, a row of indexd.documents
+    content, in_time, matches, may_match    over indexd.chunks, by what is the chunk's own
 
 Only filters that are given are part of a statement: psycopg parses a long statement anew each
 time, which costs more than everything else that a search does outside PostgreSQL.
@@ -110,25 +114,59 @@ def may_match(filters: Filters) -> str:
     return _all_of(_CONTENT | _BY_KEY | _IN_TIME, filters)
 
 
-_OF_CHUNKS = {
-    "tags": TAGGED,
-    "source_path": _CONTENT["source_path"],
-    # The chunk's keys go before the document's, at the first level.
-    "meta": "(document.meta || chunks.meta) @> %(meta)s::jsonb",
+_FIELDS_BY_KEY = {
+    name: f"""fields.filter_keys && indexd.filter_keys_of(
+            %(namespace)s, '{kind}', %({name})s::text[]
+        )"""
+    for name, kind in (
+        ("tags", "tag"),
+        ("source_path", "source_path"),
+        ("source_ref_origin", "source_ref_origin"),
+    )
 }
-"""Filters that a document passes if one of its chunks does."""
+"""The conditions over fields that an index answers. A key is a hash, as in _BY_KEY."""
 
-_TAGGED_ITSELF = """EXISTS (
+FIELDS_TAGGED = f"""(
+        {_FIELDS_BY_KEY["tags"]}
+        AND EXISTS (
             SELECT 1
-              FROM jsonb_array_elements_text(
-                        CASE jsonb_typeof(document.meta -> 'tags')
-                            WHEN 'array' THEN document.meta -> 'tags'
-                            ELSE '[]'
-                        END
-                   ) AS tag
+              FROM unnest(fields.tags) AS tag
              CROSS JOIN unnest(%(tags)s::text[]) AS wanted
              WHERE tag = wanted OR starts_with(tag, wanted || '/')
-           )"""
+        )
+    )"""
+"""SQL: a chunk or its document has one of the tags, or a child of one."""
+
+_FIELDS = {
+    "tags": FIELDS_TAGGED,
+    "source_path": f"""
+        {_FIELDS_BY_KEY["source_path"]}
+        AND fields.source_path = ANY(%(source_path)s::text[])
+    """,
+    "source_ref_origin": f"""
+        {_FIELDS_BY_KEY["source_ref_origin"]}
+        AND fields.source_ref_origin = ANY(%(source_ref_origin)s::text[])
+    """,
+    "doc_id": "fields.doc_id = ANY(%(doc_ids)s::text[])",
+    "not_doc_id": "fields.doc_id <> %(not_doc_id)s::text",
+    # The chunk's keys went before the document's when the fields were written.
+    "meta": "fields.meta @> %(meta)s::jsonb",
+}
+_FIELDS_IN_TIME = {name: f"fields.{sql}" for name, sql in _IN_TIME.items()}
+
+
+def of_fields(filters: Filters) -> str:
+    """SQL: a row `fields` of indexd.chunk_fields passes all filters, by the chunk or its document.
+
+    The statement itself names the namespace.
+    """
+    return _all_of(_FIELDS | _FIELDS_IN_TIME, filters)
+
+
+def may_match_fields(filters: Filters) -> str:
+    """SQL for counting: a row `fields` passes, by hash keys only, as `may_match`."""
+    return _all_of(_FIELDS | _FIELDS_BY_KEY | _FIELDS_IN_TIME, filters)
+
 
 _OF_DOCUMENT = {
     "source_ref_origin": "document.source_ref_origin = ANY(%(source_ref_origin)s::text[])",
@@ -145,14 +183,13 @@ def for_documents(filters: Filters) -> str:
     by_chunk = {
         name: f"""EXISTS (
             SELECT 1
-              FROM indexd.chunks
-             WHERE chunks.namespace = %(namespace)s
-               AND chunks.doc_id = document.doc_id
-               AND {condition}
+              FROM indexd.chunk_fields AS fields
+             WHERE fields.namespace = %(namespace)s
+               AND fields.doc_id = document.doc_id
+               AND {_FIELDS[name]}
            )"""
-        for name, condition in _OF_CHUNKS.items()
+        for name in ("tags", "source_path", "meta")
     }
-    by_chunk["tags"] = f"({by_chunk['tags']} OR {_TAGGED_ITSELF})"
     return _all_of(by_chunk | _OF_DOCUMENT, filters)
 
 

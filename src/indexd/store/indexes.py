@@ -48,7 +48,7 @@ class Namespace(msgspec.Struct, frozen=True):
     """A namespace with the indexes that exist for it.
 
     `removed` is the number of chunks ever removed, `dead` that of those that the index's graph
-    still holds.
+    still holds. `serves` is what the namespace's row says about its index.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Namespace(msgspec.Struct, frozen=True):
     indexes: tuple[Index, ...]
     removed: int = 0
     dead: int = 0
+    serves: bool = False
 
     @property
     def wanted(self) -> str:
@@ -173,6 +174,7 @@ class _Counts(msgspec.Struct, frozen=True):
     mode: Mode
     removed: int
     dead: int
+    serves: bool
 
 
 INDEXES = """
@@ -196,7 +198,8 @@ NAMESPACES = """
            chunks,
            index_mode AS mode,
            chunks_removed AS removed,
-           chunks_removed - greatest(chunks_removed_at_build, index_built_at) AS dead
+           chunks_removed - greatest(chunks_removed_at_build, index_built_at) AS dead,
+           index_serves AS serves
       FROM indexd.namespaces
      ORDER BY namespace
 """
@@ -214,6 +217,7 @@ async def look(connection: Connection) -> list[Namespace]:
             tuple(index for index in indexes if index.name.startswith(_prefix(one.namespace))),
             one.removed,
             one.dead,
+            one.serves,
         )
         for one in await rows.every(connection, _Counts, NAMESPACES, {})
     ]
@@ -295,6 +299,24 @@ async def note_built(connection: Connection, namespace: Namespace) -> None:
     """
     await connection.execute(
         NOTE_BUILT, {"namespace": namespace.name, "removed": namespace.removed}
+    )
+
+
+NOTE_SERVES = """
+    /* indexd:indexes.note_serves */
+    UPDATE indexd.namespaces
+       SET index_serves = %(serves)s
+     WHERE namespace = %(namespace)s
+       -- An index for another dimension serves no search.
+       AND (dimension = %(dimension)s OR NOT %(serves)s)
+"""
+
+
+async def note_serves(connection: Connection, namespace: Namespace, *, serves: bool) -> None:
+    """Note in the namespace's row whether a valid index for its dimension is there."""
+    await connection.execute(
+        NOTE_SERVES,
+        {"namespace": namespace.name, "dimension": namespace.dimension, "serves": serves},
     )
 
 

@@ -14,12 +14,14 @@ from indexd.store.writing.vector_space import shut_out_writers
 class Orphans(msgspec.Struct, frozen=True):
     """The number of rows without the row they belong to, by table.
 
+    `fields` are those of chunks that are gone; a program of the release before leaves them.
     `forgotten` are documents of the log without their event. `incomplete` are documents whose
     number of chunks is another than their row says. `miscounted` are the namespaces whose counters
     are wrong.
     """
 
     chunks: int = 0
+    fields: int = 0
     relevance: int = 0
     forgotten: int = 0
     incomplete: int = 0
@@ -35,6 +37,7 @@ class Orphans(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return (
             f"{self.chunks:,} chunks and {self.relevance:,} relevance rows without a document, "
+            f"fields of {self.fields:,} chunks that are gone, "
             f"{self.forgotten:,} forgotten documents without an event, "
             f"{self.incomplete:,} documents without all their chunks, "
             f"wrong counts of {self.miscounted:,} namespaces"
@@ -50,6 +53,14 @@ def _without_document(table: str) -> str:
                AND documents.doc_id = {table}.doc_id
            )"""
 
+
+_WITHOUT_CHUNK = """NOT EXISTS (
+            SELECT 1
+              FROM indexd.chunks
+             WHERE chunks.namespace = chunk_fields.namespace
+               AND chunks.doc_id = chunk_fields.doc_id
+               AND chunks.ordinal = chunk_fields.ordinal
+           )"""
 
 _WITHOUT_EVENT = """NOT EXISTS (
             SELECT 1
@@ -87,6 +98,11 @@ FIND = f"""
            ) AS chunks,
            (
             SELECT count(*)
+              FROM indexd.chunk_fields
+             WHERE {_WITHOUT_CHUNK}
+           ) AS fields,
+           (
+            SELECT count(*)
               FROM indexd.relevance
              WHERE {_without_document("relevance")}
            ) AS relevance,
@@ -121,6 +137,8 @@ NAMESPACES = f"""
             SELECT namespace FROM ({_COUNTED}
                    ) AS counted
              UNION ALL
+            SELECT namespace FROM indexd.chunk_fields
+             UNION ALL
             SELECT namespace FROM indexd.relevance
              UNION ALL
             SELECT namespace FROM indexd.forgotten_documents
@@ -145,9 +163,21 @@ async def mend(connection: Connection) -> Orphans:
 
 DELETE_CHUNKS = f"""
     /* indexd:orphans.delete_chunks */
+    WITH deleted_fields AS (
+        DELETE FROM indexd.chunk_fields
+         WHERE namespace = %(namespace)s
+           AND {_without_document("chunk_fields")}
+    )
     DELETE FROM indexd.chunks
      WHERE namespace = %(namespace)s
        AND {_without_document("chunks")}
+"""
+
+DELETE_FIELDS = f"""
+    /* indexd:orphans.delete_fields */
+    DELETE FROM indexd.chunk_fields
+     WHERE namespace = %(namespace)s
+       AND {_WITHOUT_CHUNK}
 """
 
 DELETE_RELEVANCE = f"""
@@ -184,9 +214,11 @@ async def _mend(connection: Connection, namespace: str) -> Orphans:
     async def count(statement: str) -> int:
         return (await connection.execute(statement, {"namespace": namespace})).rowcount
 
+    fields = await count(DELETE_FIELDS)
     chunks = await count(DELETE_CHUNKS)
     return Orphans(
         chunks,
+        fields,
         relevance=await count(DELETE_RELEVANCE),
         forgotten=await count(DELETE_FORGOTTEN),
         incomplete=await count(MARK_INCOMPLETE),

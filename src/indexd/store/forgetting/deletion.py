@@ -115,6 +115,11 @@ REMOVE = """
            AND doc_id = ANY(%(condemned)s)
         RETURNING namespace
     ),
+    deleted_fields AS (
+        DELETE FROM indexd.chunk_fields
+         WHERE namespace = %(namespace)s
+           AND doc_id = ANY(%(condemned)s)
+    ),
     deleted_relevance AS (
         DELETE FROM indexd.relevance
          WHERE namespace = %(namespace)s

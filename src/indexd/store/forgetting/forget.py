@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from indexd.db.pool import Connection
 from indexd.store import rows
-from indexd.store.filters import TAGGED
+from indexd.store.filters import FIELDS_TAGGED
 from indexd.store.forgetting import deletion
 from indexd.store.forgetting.deletion import Cause, Deletion
 
@@ -74,12 +74,12 @@ CONDEMNED = f"""
        AND (%(source_ref_origin)s::text IS NULL OR source_ref_origin = %(source_ref_origin)s)
        AND (%(source_ref_id)s::text     IS NULL OR source_ref_id = %(source_ref_id)s)
        AND (%(doc_id)s::text            IS NULL OR doc_id = %(doc_id)s)
-       -- Chunks have tags, documents have none: one tagged chunk condemns its document.
+       -- A document's own tags are those of each of its chunks; one tagged chunk condemns it, too.
        AND (%(tags)s::text[]            IS NULL OR doc_id IN (
-            SELECT doc_id
-              FROM indexd.chunks
-             WHERE namespace = %(namespace)s
-               AND {TAGGED}
+            SELECT fields.doc_id
+              FROM indexd.chunk_fields AS fields
+             WHERE fields.namespace = %(namespace)s
+               AND {FIELDS_TAGGED}
            ))
 """
 """The documents of one namespace that a condition is about: of a dry run and of a real forget."""

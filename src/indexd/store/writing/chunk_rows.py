@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 from indexd.db.pool import Connection
 from indexd.store import rows
 from indexd.store.documents import SourceRef
+from indexd.store.writing import chunk_fields
 from indexd.store.writing.document_rows import INSERT_INTO, DocumentRow, first_version, is_new
 
 CHUNK_COLUMNS = {
@@ -24,6 +25,7 @@ CHUNK_COLUMNS = {
     "tags": "text[]",
     "meta": "jsonb",
     "text": "text",
+    "generation": "int4",
 }
 """The columns of a chunk that are written, and their types; PostgreSQL generates the others."""
 
@@ -38,7 +40,7 @@ def is_small(row: DocumentRow) -> bool:
     return len(row.document.chunks) <= SMALL
 
 
-def _chunk_rows(namespace: str, row: DocumentRow) -> Iterator[tuple[Any, ...]]:
+def _chunk_rows(namespace: str, row: DocumentRow, generation: int) -> Iterator[tuple[Any, ...]]:
     """The chunks of a document, each in the order of CHUNK_COLUMNS."""
     document = row.document
     origin = document.source_ref.origin if document.source_ref else None
@@ -56,6 +58,7 @@ def _chunk_rows(namespace: str, row: DocumentRow) -> Iterator[tuple[Any, ...]]:
             list(chunk.tags),
             Jsonb(chunk.meta),
             chunk.text,
+            generation,
         )
 
 
@@ -82,7 +85,14 @@ def _named(chunks: Sequence[tuple[Any, ...]], columns: Iterable[str]) -> dict[st
     }
 
 
-_OF_DOCUMENT = ("namespace", "doc_id", "ingested_at", "half_life_seconds", "source_ref_origin")
+_OF_DOCUMENT = (
+    "namespace",
+    "doc_id",
+    "ingested_at",
+    "half_life_seconds",
+    "source_ref_origin",
+    "generation",
+)
 """Columns that all chunks of a document have in common."""
 
 _OF_CHUNK = [name for name in CHUNK_COLUMNS if name not in _OF_DOCUMENT]
@@ -117,8 +127,16 @@ def insert_whole_statement(chunks: int) -> str:
            AND EXISTS (SELECT 1 FROM document)
         RETURNING doc_id
     ),
+    orphaned_fields AS (
+        DELETE FROM indexd.chunk_fields
+         WHERE namespace = %(namespace)s
+           AND doc_id = %(doc_id)s
+           AND EXISTS (SELECT 1 FROM document)
+        RETURNING doc_id
+    ),
     orphans AS MATERIALIZED (
-        SELECT count(*) AS chunks FROM orphaned_chunks
+        SELECT (SELECT count(*) FROM orphaned_chunks) AS chunks,
+               (SELECT count(*) FROM orphaned_fields) AS fields
     ),
     chunks AS (
         INSERT INTO indexd.chunks (
@@ -126,13 +144,21 @@ def insert_whole_statement(chunks: int) -> str:
             {", ".join(_OF_CHUNK)}
         )
         SELECT %(namespace)s::text, %(doc_id)s::text, %(ingested_at)s::timestamptz,
-               %(half_life_seconds)s::float8, %(origin)s::text, sent.*
+               %(half_life_seconds)s::float8, %(origin)s::text, %(generation)s::int, sent.*
           FROM (
                 VALUES {_values(chunks, _OF_CHUNK)}
                ) AS sent
          WHERE EXISTS (SELECT 1 FROM document)
            -- This waits until the orphans, whose keys may be the same, are deleted.
-           AND (SELECT chunks FROM orphans) >= 0
+           AND (SELECT chunks + fields FROM orphans) >= 0
+        RETURNING namespace, doc_id, ordinal, ingested_at, half_life_seconds, source_ref_origin,
+                  source_path, tags, meta
+    ),
+    fields AS (
+        {chunk_fields.INSERT_INTO}
+        SELECT {chunk_fields.OF_CHUNK}
+          FROM chunks AS chunk
+         CROSS JOIN (SELECT %(meta)s::jsonb AS meta) AS document
     )
     UPDATE indexd.namespaces
        -- A document whose row was deleted by hand is counted still.
@@ -146,13 +172,13 @@ def insert_whole_statement(chunks: int) -> str:
     """
 
 
-async def insert_whole(connection: Connection, row: DocumentRow) -> int | None:
+async def insert_whole(connection: Connection, row: DocumentRow, generation: int) -> int | None:
     """Insert a document with few chunks and count it, in one statement; returns its version.
 
     None, and nothing is changed, where it exists already.
     """
     document = row.document
-    chunks = list(_chunk_rows(document.namespace, row))
+    chunks = list(_chunk_rows(document.namespace, row, generation))
     ref = msgspec.structs.asdict(document.source_ref) if document.source_ref else {}
     version: int | None = await rows.value(
         connection,
@@ -167,6 +193,7 @@ async def insert_whole(connection: Connection, row: DocumentRow) -> int | None:
             **{name: ref.get(name) for name in SourceRef.__struct_fields__},
             "meta": Jsonb(document.meta),
             "created_at": row.written_at,
+            "generation": generation,
             **_named(chunks, _OF_CHUNK),
         },
     )
@@ -193,15 +220,23 @@ COPY_CHUNKS = f"""
 
 
 async def write_chunks(
-    connection: Connection, namespace: str, documents: Sequence[DocumentRow]
+    connection: Connection, namespace: str, documents: Sequence[DocumentRow], generation: int
 ) -> None:
-    """Insert the chunks of documents whose rows are written and that have none."""
-    chunks = [chunk for row in documents for chunk in _chunk_rows(namespace, row)]
+    """Insert the chunks of documents whose rows are written and that have none, and their fields.
+
+    `generation` is the namespace's.
+    """
+    chunks = [chunk for row in documents for chunk in _chunk_rows(namespace, row, generation)]
     if len(chunks) <= SMALL:
         await connection.execute(
             insert_chunks_statement(len(chunks)), _named(chunks, CHUNK_COLUMNS)
         )
-        return
+    else:
+        await _copy(connection, chunks)
+    await chunk_fields.write(connection, namespace, [row.doc_id for row in documents])
+
+
+async def _copy(connection: Connection, chunks: Sequence[tuple[Any, ...]]) -> None:
     async with connection.cursor() as cursor, cursor.copy(COPY_CHUNKS) as copy:
         copy.set_types(list(CHUNK_COLUMNS.values()))
         for chunk in chunks:
@@ -220,6 +255,11 @@ CLEAR_ORPHANS = """
          WHERE namespace = %(namespace)s
            AND doc_id = ANY(%(doc_ids)s)
     ),
+    orphaned_fields AS (
+        DELETE FROM indexd.chunk_fields
+         WHERE namespace = %(namespace)s
+           AND doc_id = ANY(%(doc_ids)s)
+    ),
     orphaned_chunks AS (
         DELETE FROM indexd.chunks
          WHERE namespace = %(namespace)s
@@ -235,7 +275,7 @@ CLEAR_ORPHANS = """
 async def clear_orphans(
     connection: Connection, namespace: str, doc_ids: Sequence[str]
 ) -> dict[str, int]:
-    """Delete chunks and relevance of documents that were just inserted.
+    """Delete chunks, fields and relevance of documents that were just inserted.
 
     They are orphans: somebody deleted the document's row by hand. Returns the number of chunks by
     doc_id, of documents that had some.

@@ -239,6 +239,11 @@ async def _insert(
 
 DELETE_CHUNKS = """
     /* indexd:writing.upsert.delete_chunks */
+    WITH deleted_fields AS (
+        DELETE FROM indexd.chunk_fields
+         WHERE namespace = %(namespace)s
+           AND doc_id = ANY(%(doc_id)s)
+    )
     DELETE FROM indexd.chunks
      WHERE namespace = %(namespace)s
        AND doc_id = ANY(%(doc_id)s)
@@ -275,7 +280,7 @@ REPLACE = f"""
 async def replace_rows(
     connection: Connection, namespace: str, documents: Sequence[DocumentRow]
 ) -> None:
-    """Update existing document rows, and delete their chunks and relevance.
+    """Update existing document rows, and delete their chunks, fields and relevance.
 
     The caller has locked the rows and writes the new chunks. Relevance goes because searches found
     the old content, which tells nothing of the new one.

@@ -17,17 +17,19 @@ from indexd.store.writing.vector_space import HAS_SPACE, IS_OPEN, VectorSpace
 class ClaimedNamespace(msgspec.Struct, frozen=True):
     """A namespace whose row this transaction has locked.
 
-    `documents` is exact only where the policy has max_items; `stored` are those of the documents to
-    be written that exist already.
+    `documents` is exact only where the policy has max_items; `generation` is that of chunks which
+    are written now; `stored` are those of the documents to be written that exist already.
     """
 
     policy: Policy
     documents: int
+    generation: int
     stored: dict[str, StoredRow]
 
 
 class _Claimed(PolicyRow, frozen=True):
     documents: int
+    generation: int
     doc_id: str | None
     digest: bytes
     ingested_at: datetime
@@ -40,7 +42,7 @@ CLAIM = f"""
     WITH policy AS MATERIALIZED ({policies.holding()}),
     -- With max_items the number of documents must be exact: this lock excludes other writers.
     alone AS (
-        SELECT documents
+        SELECT documents, generation
           FROM indexd.namespaces
          WHERE namespace = %(namespace)s
            AND {HAS_SPACE}
@@ -51,7 +53,7 @@ CLAIM = f"""
     -- Without it this lock admits other writers and their counts. It excludes only a change of
     -- the vector space.
     shared AS (
-        SELECT documents
+        SELECT documents, generation
           FROM indexd.namespaces
          WHERE namespace = %(namespace)s
            AND {HAS_SPACE}
@@ -59,10 +61,10 @@ CLAIM = f"""
            AND NOT EXISTS (SELECT FROM policy WHERE max_items IS NOT NULL)
            FOR KEY SHARE
     )
-    SELECT policy.*, claimed.documents,
+    SELECT policy.*, claimed.documents, claimed.generation,
            document.doc_id, document.digest, document.ingested_at, document.chunk_count,
            document.version
-      FROM (SELECT documents FROM alone UNION ALL SELECT documents FROM shared) AS claimed
+      FROM (SELECT * FROM alone UNION ALL SELECT * FROM shared) AS claimed
       LEFT JOIN policy
         ON true
       LEFT JOIN indexd.documents AS document
@@ -92,7 +94,7 @@ async def claim(
         {"namespace": namespace, **space.parameters, "doc_ids": list(doc_ids), "at": at},
     )
     for first in found:
-        policy, documents = first.policy(), first.documents
+        policy, documents, generation = first.policy(), first.documents, first.generation
         break
     else:
         return None
@@ -107,7 +109,7 @@ async def claim(
             for row in found
             if row.doc_id is not None
         }
-    return ClaimedNamespace(policy, documents, stored)
+    return ClaimedNamespace(policy, documents, generation, stored)
 
 
 ADD_COUNTS = """

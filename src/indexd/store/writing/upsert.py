@@ -117,7 +117,7 @@ async def _upsert_into(
             outcomes[row.place] = _unwritten(verdict, stored)
     added = 0
     if changed:
-        written, added = await _write(connection, namespace, changed, claimed.stored)
+        written, added = await _write(connection, namespace, changed, claimed)
         outcomes |= written
     fitting = [row for row in fitting if not outcomes[row.place].refused]
     policy = claimed.policy
@@ -162,16 +162,17 @@ async def _write(
     connection: Connection,
     namespace: str,
     changed: list[DocumentRow],
-    seen: dict[str, StoredRow],
+    claimed: ClaimedNamespace,
 ) -> tuple[dict[int, Written], int]:
     """Write changed documents, and the namespace's counters last.
 
     Returns the outcomes by their place, and how many documents there are more.
     """
+    seen, generation = claimed.stored, claimed.generation
     [first, *others] = changed
     alone = not others and first.doc_id not in seen and chunk_rows.is_small(first)
     if alone and first.may_insert:
-        version = await chunk_rows.insert_whole(connection, first)
+        version = await chunk_rows.insert_whole(connection, first, generation)
         if version is not None:
             return {first.place: Written(len(first.document.chunks), version=version)}, 1
     replaced, versions = await document_rows.lock_or_insert(connection, namespace, changed, seen)
@@ -196,7 +197,7 @@ async def _write(
         outcomes[row.place] = Written(len(row.document.chunks), version=version)
         (new if stored is None else again).append(row)
     if again or new:
-        await _write_rows(connection, namespace, again, new, replaced)
+        await _write_rows(connection, namespace, again, new, replaced, generation)
     return outcomes, len(new)
 
 
@@ -221,6 +222,7 @@ async def _write_rows(
     again: list[DocumentRow],
     inserted: list[DocumentRow],
     replaced: dict[str, StoredRow],
+    generation: int,
 ) -> None:
     """Write the chunks of documents whose rows are locked, and count them."""
     changed = sorted((*again, *inserted), key=attrgetter("doc_id"))
@@ -228,7 +230,7 @@ async def _write_rows(
     if again:
         await document_rows.replace_rows(connection, namespace, again)
     orphans = await chunk_rows.clear_orphans(connection, namespace, new) if new else {}
-    await chunk_rows.write_chunks(connection, namespace, changed)
+    await chunk_rows.write_chunks(connection, namespace, changed, generation)
     removed = sum(replaced[row.doc_id].chunk_count for row in again) + sum(orphans.values())
     await namespace_rows.add_counts(
         connection,

@@ -92,7 +92,8 @@ CHANGE_EMPTY = """
     UPDATE indexd.namespaces
        SET dimension          = %(dimension)s,
            embedding_model    = %(model)s,
-           embedding_revision = %(revision)s
+           embedding_revision = %(revision)s,
+           index_serves       = index_serves AND dimension = %(dimension)s
      WHERE namespace = %(namespace)s
        AND documents = 0
 """
