@@ -10,6 +10,9 @@ export UV_SYSTEM_CERTS := 1
 # Where bytecode must not be written, each command would compile a thousand modules anew: 6 s.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Tests wait for most of their time, so two processes run them; each starts its own PostgreSQL.
+SIDE_BY_SIDE := -n 2 --dist loadgroup
+
 .PHONY: help serve test test-fast check prose docs sql format lock catalogue push-index bench
 
 help: ## List what can be made
@@ -19,10 +22,10 @@ serve: $(READY) ## Run the service with its own PostgreSQL
 	$(VENV)/bin/indexd serve
 
 test: $(READY) ## Run all tests
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest $(SIDE_BY_SIDE)
 
 test-fast: $(READY) ## Run the tests that are not marked slow
-	$(VENV)/bin/pytest -m "not slow"
+	$(VENV)/bin/pytest $(SIDE_BY_SIDE) -m "not slow"
 
 check: $(READY) ## Format, lint, types, who may import whom, and prose
 	$(VENV)/bin/ruff format --check .

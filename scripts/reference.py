@@ -291,9 +291,16 @@ def all_commands(group: click.Command = commands, before: str = "") -> list[Comm
         return [Command(before.strip(), group)]
     return [
         found
-        for name, command in sorted(group.commands.items())
+        for name, command in _members(group)
         for found in all_commands(command, f"{before} {name}")
     ]
+
+
+def _members(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in sorted(group.list_commands(context)):
+        if command := group.get_command(context, name):
+            yield name, command
 
 
 def cli_page() -> str:

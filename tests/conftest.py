@@ -130,9 +130,18 @@ FAST = {
 _running = ExitStack()
 
 
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process runs the tests that pytest-xdist hands to it."""
+    return hasattr(config, "workerinput")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the embedded server, unless --postgresql-host names another one."""
-    if config.option.postgresql_host or config.option.collectonly:
+    """Start the embedded server, unless --postgresql-host names another one.
+
+    With `-n`, each worker starts a server of its own; the process that hands tests out needs none.
+    """
+    hands_out = bool(getattr(config.option, "dist", "no") != "no") and not is_worker(config)
+    if config.option.postgresql_host or config.option.collectonly or hands_out:
         return
     folder = _running.enter_context(tempfile.TemporaryDirectory(prefix="indexd-test-"))
     Path(folder).chmod(0o755)
@@ -146,11 +155,29 @@ OF_THEIR_OWN = {"clone", "older", "standby_url", "external"}
 """Fixtures that make a database or a server for one test: 0.1 s and more."""
 
 
+MEASURE_TIMES = {
+    "test_admission",
+    "test_embedders",
+    "test_knee",
+    "test_large_bodies",
+    "test_latency_budget",
+    "test_slow_bodies",
+    "test_workers",
+}
+"""Files with tests that compare a time with a limit, or order what happens by short waits."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test with a database or a server of its own is slow, whether it says so or not."""
+    """A test with a database or a server of its own is slow, whether it says so or not.
+
+    A file runs in one worker, because its tests share what is made once per module. Files whose
+    tests measure times share one worker, so that no two of them run at once.
+    """
     for item in items:
         if OF_THEIR_OWN & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+        group = "times" if item.path.stem in MEASURE_TIMES else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_unconfigure() -> None:

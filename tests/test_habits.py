@@ -77,6 +77,7 @@ def test_a_riddle_fails_the_check(tmp_path: Path) -> None:
     assert f"{page}:1: in vain" in outcome.stdout
 
 
+@pytest.mark.slow
 def test_what_was_cleaned_stays_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert [one for one in prose.CLEAN if not Path(one).exists()] == []

@@ -3,6 +3,7 @@
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import indexd
@@ -25,11 +26,15 @@ MUTABLE = (ast.Dict, ast.List, ast.Set, ast.DictComp, ast.ListComp, ast.SetComp)
 MAKES_MUTABLE = {"dict", "list", "set", "defaultdict", "deque", "Counter", "OrderedDict"}
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(SOURCE.rglob("*.py")):
-        name = str(path.relative_to(SOURCE))
-        if not name.startswith("migrations"):
-            yield name, ast.parse(path.read_text())
+@cache
+def modules() -> tuple[tuple[str, ast.Module], ...]:
+    """The name and the syntax tree of each module. They are read once, which takes 0.5 s."""
+    named = ((str(path.relative_to(SOURCE)), path) for path in sorted(SOURCE.rglob("*.py")))
+    return tuple(
+        (name, ast.parse(path.read_text()))
+        for name, path in named
+        if not name.startswith("migrations")
+    )
 
 
 def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -20,7 +20,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from indexd.app import create_app
-from indexd.db import embedded, migrate
+from indexd.db import embedded, migrate, revisions
 from indexd.settings import Settings
 from tests.conftest import Client, command, document, refusal
 
@@ -129,7 +129,7 @@ def test_a_url_of_two_hosts_does_for_every_command(url: str) -> None:
         (["downgrade", "0013"], ""),
         (["upgrade"], ""),
         (["check"], ""),
-        (["current"], f"{migrate.head()} (head)\n"),
+        (["current"], f"{revisions.head()} (head)\n"),
     ):
         assert command(two_hosts(url), "db", *words) == printed
     done = alembic(two_hosts(url), "upgrade", "head")
@@ -157,7 +157,7 @@ def test_two_hosts_with_ports_behind_the_colon_are_tried_in_turn() -> None:
 )
 def test_a_revision_that_does_not_exist_is_one_line(url: str, words: tuple[str, ...]) -> None:
     said = refusal(url, "db", *words)
-    assert said.endswith(f": this program knows 0001 to {migrate.head()}")
+    assert said.endswith(f": this program knows 0001 to {revisions.head()}")
     migrate.check(url)
 
 
@@ -198,7 +198,7 @@ def test_a_program_that_is_too_old_for_the_schema_says_so(
 ) -> None:
     become(clone, "0099", oldest_program="0099")
     said = refusal(url, "db", *words)
-    assert f"at 0099, newer than this program, which knows up to {migrate.head()}" in said
+    assert f"at 0099, newer than this program, which knows up to {revisions.head()}" in said
     assert "the program is too old" in said
     assert command(url, "db", "current").startswith("0099 (newer than this program")
 
@@ -213,7 +213,7 @@ def test_plain_alembic_says_as_well_that_the_program_is_too_old(
 def test_an_upgrade_accepts_a_newer_schema_only_where_asked_and_where_that_admits_the_program(
     url: str, clone: psycopg.Connection[Any]
 ) -> None:
-    become(clone, "0099", oldest_program=migrate.head())
+    become(clone, "0099", oldest_program=revisions.head())
     assert "the program is too old" in refusal(url, "db", "upgrade")
     said = command(url, "db", "upgrade", "--or-newer")
     assert said.startswith("nothing to do: the schema is at 0099, newer than this program")
@@ -320,7 +320,7 @@ def test_plain_alembic_reads_the_settings_file(url: str, tmp_path: Path) -> None
 
 
 def test_there_is_one_head() -> None:
-    assert migrate.head().isdecimal()
+    assert revisions.head().isdecimal()
 
 
 def test_every_table_function_and_index_says_what_it_is_for(

@@ -13,7 +13,7 @@ from structlog.testing import CapturingLogger
 from indexd import app
 from indexd.app import create_app
 from indexd.background import exposure_buffer, index_keeper, key_cache
-from indexd.db import migrate
+from indexd.db import revisions
 from indexd.db.pool import Connection, Database
 from indexd.settings import Settings
 from tests import standby
@@ -206,7 +206,7 @@ async def test_a_read_that_a_standby_cuts_off_is_done_again(primary: str, standb
 
 
 def test_the_commands_that_look_work_on_a_standby(standby_url: str) -> None:
-    assert command(standby_url, "db", "current").startswith(migrate.head())
+    assert command(standby_url, "db", "current").startswith(revisions.head())
     command(standby_url, "db", "check")
     assert "notes" in command(standby_url, "index", "status")
     found = command(standby_url, "doctor")

@@ -20,7 +20,7 @@ import pytest
 
 from indexd import gauges
 from indexd.app import create_app
-from indexd.db import migrate
+from indexd.db import migrate, revisions
 from indexd.settings import Settings
 from tests.conftest import Client, command, document
 from tests.test_migrations import become
@@ -58,7 +58,7 @@ async def within_two_seconds(condition: Callable[[], Any]) -> bool:
 async def test_a_newer_schema_that_admits_the_program_is_served_and_told(
     own_client: Client, clone: psycopg.Connection[Any]
 ) -> None:
-    become(clone, NEXT, oldest_program=migrate.head())
+    become(clone, NEXT, oldest_program=revisions.head())
     assert (await own_client.post("/index/upsert", json=document("a", [1, 0]))).status_code == 200
     ready = await own_client.get("/readyz")
     assert ready.status_code == 200
@@ -96,7 +96,7 @@ async def test_a_newer_schema_that_does_not_admit_the_program_is_503_until_it_do
     assert "the program is too old" in ready.text
     assert (await own_client.get("/healthz")).status_code == 200
 
-    become(clone, NEXT, oldest_program=migrate.head())
+    become(clone, NEXT, oldest_program=revisions.head())
 
     async def served() -> bool:
         return (await own_client.post("/index/search", json=SEARCH)).status_code == 200
@@ -298,7 +298,7 @@ def test_upgrade_to_a_later_release_that_admits_this_one_and_back_has_no_503_at_
         sent.send_to("first", first)
         for_a_while()
         with psycopg.connect(url) as connection:
-            become(connection, NEXT, oldest_program=migrate.head())
+            become(connection, NEXT, oldest_program=revisions.head())
         for_a_while()
         assert status_of(first) == 200
         # Rollback: this program starts on the newer schema, without a downgrade.

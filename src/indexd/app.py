@@ -29,8 +29,8 @@ from indexd.api.routes import (
 from indexd.background import index_keeper
 from indexd.background.exposure_buffer import ExposureBuffer
 from indexd.background.key_cache import KeyCache
+from indexd.clock import now as clock
 from indexd.context import Service
-from indexd.context import now as clock
 from indexd.db.pool import Database, admission_of
 from indexd.errors import ConfigurationError, DatabaseUnavailable
 from indexd.load.large_work import LargeWork

@@ -1,10 +1,15 @@
-"""Adds and subtracts seconds without an overflow: the results stay in the range of datetime."""
+"""The present time, and sums of times and seconds that stay in the range of datetime."""
 
 from datetime import UTC, datetime, timedelta
 
 FIRST = datetime.min.replace(tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
 """The earliest and the latest time that Python can represent."""
+
+
+def now() -> datetime:
+    """The present time in UTC."""
+    return datetime.now(UTC)
 
 
 def before(at: datetime, seconds: float) -> datetime:

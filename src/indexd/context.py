@@ -1,11 +1,12 @@
 """The services that every handler needs, in one frozen struct, which `create_app` makes."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 
 from indexd.background.exposure_buffer import ExposureBuffer
+from indexd.clock import now
 from indexd.db.pool import Database
 from indexd.embedders import Embedder
 from indexd.load.large_work import LargeWork
@@ -13,11 +14,6 @@ from indexd.load.latency_budget import LatencyBudget
 from indexd.settings import Settings
 from indexd.store.search import NamespaceMemory, Tuning
 from indexd.telemetry.metrics import Metrics
-
-
-def now() -> datetime:
-    """The present time in UTC."""
-    return datetime.now(UTC)
 
 
 class Service(msgspec.Struct, frozen=True):

@@ -71,21 +71,6 @@ def _require_moved(loaded: Settings) -> None:
         )
 
 
-def printable(text: str) -> str:
-    """The text with escapes for control characters.
-
-    Most text comes from clients, and control characters could change the state of the terminal.
-    """
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
-    )
-
-
-def say(line: str, *, err: bool = False) -> None:
-    """Print one line, with control characters escaped."""
-    click.echo(printable(line), err=err)
-
-
 def _command_name() -> str:
     """The name of the command in pg_stat_activity, such as `indexd keys create`."""
     path = click.get_current_context().command_path

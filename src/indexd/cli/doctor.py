@@ -14,8 +14,9 @@ import psycopg
 
 from indexd import __version__, embedders, policy
 from indexd.background import index_keeper, key_cache
-from indexd.cli.common import running_database, say, with_settings
-from indexd.context import now
+from indexd.cli.common import running_database, with_settings
+from indexd.cli.text import say
+from indexd.clock import now
 from indexd.db.checks import Check
 from indexd.db.first_contact import first_contact
 from indexd.db.pool import Connection

@@ -5,7 +5,8 @@ import functools
 import click
 
 from indexd.background import index_keeper
-from indexd.cli.common import on_connection, say, with_settings
+from indexd.cli.common import on_connection, with_settings
+from indexd.cli.text import say
 from indexd.db.pool import Connection
 from indexd.errors import ConfigurationError, NotFound
 from indexd.settings import Settings

@@ -7,8 +7,9 @@ import click
 
 from indexd.access import SCOPES, Scope
 from indexd.background import key_cache
-from indexd.cli.common import on_connection, say, with_settings
-from indexd.context import now
+from indexd.cli.common import on_connection, with_settings
+from indexd.cli.text import say
+from indexd.clock import now
 from indexd.db.pool import Connection
 from indexd.errors import ConfigurationError, NotFound
 from indexd.names import namespace_of

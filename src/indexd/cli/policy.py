@@ -6,7 +6,8 @@ import click
 import msgspec
 
 from indexd import policy as policies
-from indexd.cli.common import load, on_connection, say, with_settings
+from indexd.cli.common import load, on_connection, with_settings
+from indexd.cli.text import say
 from indexd.db.pool import Connection
 from indexd.settings import Settings
 from indexd.store import policies as store

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from stamina.instrumentation import RetryDetails
 
-from indexd.cli.common import say
+from indexd.cli.text import say
 from indexd.errors import IndexdError
 from indexd.push import documents, rows, send
 from indexd.push.documents import Failure

@@ -7,7 +7,8 @@ import click
 
 from indexd import embedders
 from indexd import reembed as work
-from indexd.cli.common import running_database, say, with_settings
+from indexd.cli.common import running_database, with_settings
+from indexd.cli.text import say
 from indexd.db.sessions import maintenance
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings

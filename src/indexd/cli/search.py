@@ -7,7 +7,8 @@ import click
 from msgspec.structs import replace
 
 from indexd import embedders
-from indexd.cli.common import printable, running_database, with_settings
+from indexd.cli.common import running_database, with_settings
+from indexd.cli.text import printable
 from indexd.db.pool import Database
 from indexd.errors import MissingQuery
 from indexd.settings import Settings

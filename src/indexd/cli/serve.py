@@ -24,7 +24,7 @@ from indexd import policy
 from indexd.app import create_app
 from indexd.background import key_cache
 from indexd.cli.common import running_database, with_settings
-from indexd.context import now
+from indexd.clock import now
 from indexd.db import migrate
 from indexd.db.first_contact import first_contact
 from indexd.db.pool import Database

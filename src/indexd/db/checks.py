@@ -2,7 +2,7 @@
 
 import msgspec
 
-from indexd.db import migrate
+from indexd.db import revisions
 from indexd.db.sessions import Connection
 
 OLDEST_PGVECTOR = (0, 8, 4)
@@ -41,7 +41,7 @@ async def versions(connection: Connection) -> Versions:
     """Read the versions of a database, its schema, and whether it takes writes.
 
     `schema` is the revision of the database, `oldest_program` the oldest program it admits (see
-    `migrate.fit`), `no_writes` the reason why it takes no writes.
+    `revisions.fit`), `no_writes` the reason why it takes no writes.
     """
     cursor = await connection.execute(f"""
         SELECT current_setting('server_version'),
@@ -54,15 +54,15 @@ async def versions(connection: Connection) -> Versions:
 
 
 async def standing(connection: Connection) -> tuple[str | None, str | None]:
-    """The asynchronous form of `migrate.standing`."""
-    cursor = await connection.execute(migrate.WHAT_IS_THERE)
+    """The asynchronous form of `revisions.standing`."""
+    cursor = await connection.execute(revisions.WHAT_IS_THERE)
     migrated, says_oldest = await cursor.fetchone() or (False, False)
     schema = oldest_program = None
     if migrated:
-        cursor = await connection.execute(migrate.REVISION)
+        cursor = await connection.execute(revisions.REVISION)
         schema = (await cursor.fetchone() or (None,))[0]
     if says_oldest:
-        cursor = await connection.execute(migrate.OLDEST_PROGRAM)
+        cursor = await connection.execute(revisions.OLDEST_PROGRAM)
         oldest_program = (await cursor.fetchone() or (None,))[0]
     return schema, oldest_program
 
@@ -84,7 +84,7 @@ def checks(found: Versions) -> list[Check]:
     return [
         Check("database", True, f"PostgreSQL {found.postgres}"),
         _extension_check(found.pgvector),
-        Check("schema", *migrate.fit(found.schema, found.oldest_program)),
+        Check("schema", *revisions.fit(found.schema, found.oldest_program)),
         _writes_check(found.no_writes),
     ]
 

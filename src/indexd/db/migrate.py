@@ -1,10 +1,7 @@
-"""Migrates the schema of a database, and tells whether this program can run on a schema."""
+"""Migrates the schema of a database, by Alembic."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,85 +13,18 @@ from alembic.util import CommandError
 from sqlalchemy import NullPool
 
 from indexd.db import catalogue
+from indexd.db.revisions import configuration, fit, head, known, standing
 from indexd.db.sessions import maintenance_connection
 from indexd.errors import ConfigurationError
-
-WHAT_IS_THERE = """
-    SELECT to_regclass('indexd.alembic_version') IS NOT NULL,
-           to_regprocedure('indexd.oldest_program()') IS NOT NULL
-"""
-"""SQL: whether the database has a revision, and whether it names the oldest program it admits."""
-
-REVISION = "SELECT version_num FROM indexd.alembic_version"
-
-OLDEST_PROGRAM = "SELECT indexd.oldest_program()"
 
 UNREACHABLE = ("08", "28", "3D", "57P")
 """SQLSTATE classes of a connection that failed: by network, login, database name, shutdown."""
 
 
-def configuration() -> Config:
-    """The configuration of Alembic. In a wheel, the migrations are inside the package."""
-    inside = Path(__file__).parents[1] / "migrations"
-    home = inside if inside.exists() else Path(__file__).parents[3] / "migrations"
-    config = Config(stdout=sys.stdout)
-    config.set_main_option("script_location", str(home).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-@cache
-def revisions() -> Sequence[str]:
-    """The revisions that this program knows, the oldest first.
-
-    Cached, because a server asks every second and the files do not change while it runs.
-    """
-    scripts = ScriptDirectory.from_config(configuration()).walk_revisions()
-    found = tuple(script.revision for script in scripts)[::-1]
-    if not found:
-        raise ConfigurationError("the migrations of this program are missing")
-    return found
-
-
-def head() -> str:
-    """The revision this program is written for."""
-    return revisions()[-1]
-
-
-def fit(schema: str | None, oldest_program: str | None) -> tuple[bool, str]:
-    """Whether this program can run on a schema, and one line that says why.
-
-    `schema` is the revision of the database. `oldest_program` is the head revision of the oldest
-    program that the schema admits. This program is admitted if it knows that revision.
-    """
-    if schema == head():
-        return True, schema
-    if schema is None or schema in revisions():
-        command = "run `indexd db upgrade`"
-        return False, f"at {schema or 'nothing'}, this program needs {head()}: {command}"
-    newer = f"at {schema}, newer than this program, which knows up to {head()}"
-    if oldest_program in revisions():
-        return True, f"{newer} and may run on it"
-    return False, f"{newer}: the program is too old, run the one that migrated the database"
-
-
-def standing(connection: psycopg.Connection[Any]) -> tuple[str | None, str | None]:
-    """The revision of a database and the oldest program its schema admits, each None if unset."""
-
-    def asked(statement: str) -> Any:
-        return (connection.execute(statement).fetchone() or (None,))[0]
-
-    migrated, says_oldest = connection.execute(WHAT_IS_THERE).fetchone() or (False, False)
-    return (
-        asked(REVISION) if migrated else None,
-        asked(OLDEST_PROGRAM) if says_oldest else None,
-    )
-
-
 def require_known(connection: psycopg.Connection[Any]) -> None:
     """Raises ConfigurationError for a schema that only a newer program can migrate."""
     schema, _ = standing(connection)
-    if schema is not None and schema not in revisions():
+    if schema is not None and schema not in known():
         _, why = fit(schema, oldest_program=None)
         raise ConfigurationError(f"the schema is {why}")
 
@@ -119,8 +49,8 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except CommandError as error:
-        known = f"this program knows {revisions()[0]} to {head()}"
-        raise ConfigurationError(f"{_first_line(error)}: {known}") from error
+        range_known = f"this program knows {known()[0]} to {head()}"
+        raise ConfigurationError(f"{_first_line(error)}: {range_known}") from error
     except sqlalchemy.exc.DBAPIError as error:
         raise ConfigurationError(_of_database(error.orig)) from error
     except psycopg.Error as error:
@@ -199,7 +129,7 @@ def current(url: str) -> None:
         print("nothing")
     elif schema == head():
         print(f"{schema} (head)")
-    elif schema in revisions():
+    elif schema in known():
         print(schema)
     else:
         print(f"{schema} (newer than this program, which knows up to {head()})")

@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from indexd.db import migrate, sessions
+from indexd.db import revisions, sessions
 from indexd.db.checks import STANDBY, no_writes, standing
 from indexd.db.failures import (
     Collision,
@@ -216,7 +216,7 @@ class Database:
 
     async def look_at_schema(self) -> None:
         """Check whether the schema still fits this program. If not, work is refused."""
-        fits, why = migrate.fit(*await self.read(standing, urgent=True))
+        fits, why = revisions.fit(*await self.read(standing, urgent=True))
         self.unfit = None if fits else f"the schema does not fit this program: {why}"
 
     def _require_fit(self) -> None:
