@@ -193,9 +193,7 @@ def _field(name: Any, path: str) -> tuple[str, tuple[str, ...]]:
     if joined in KINDS and joined != "meta":
         return joined, ()
     known = [*(field for field in KINDS if field != "meta"), "meta.<key>"]
-    raise InvalidField(
-        f"`{path}` must be one of {', '.join(known)}", hint=_nearest(joined, known)
-    )
+    raise InvalidField(f"`{path}` must be one of {', '.join(known)}", hint=_nearest(joined, known))
 
 
 def _value(value: Any, kind: str, op: str, path: str) -> None:
