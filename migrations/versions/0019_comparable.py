@@ -75,7 +75,9 @@ def upgrade() -> None:
             ELSIF kind = 'array' THEN
                 RETURN (
                     SELECT coalesce(
-                               jsonb_agg(coalesce(indexd.comparable(element), 'null') ORDER BY place),
+                               jsonb_agg(
+                                   coalesce(indexd.comparable(element), 'null') ORDER BY place
+                               ),
                                '[]'
                            )
                       FROM jsonb_array_elements(value) WITH ORDINALITY AS _ (element, place)
