@@ -1,6 +1,7 @@
 """One PostgreSQL for the whole run, migrated once; every test gets a clone of its database."""
 
 import asyncio
+import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -139,7 +140,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start the embedded server, unless --postgresql-host names another one.
 
     With `-n`, each worker starts a server of its own; the process that hands tests out needs none.
+    Servers and commands have no embedder, unless a test asks for one.
     """
+    os.environ.setdefault("INDEXD_EMBEDDER_PROVIDER", "none")
     hands_out = bool(getattr(config.option, "dist", "no") != "no") and not is_worker(config)
     if config.option.postgresql_host or config.option.collectonly or hands_out:
         return
@@ -232,6 +235,7 @@ def _settings(url: str) -> Settings:
         pool_timeout_seconds=10,
         queue_length=2_000,
         caller_share=1,  # all clients of a test have one address
+        embedder_provider="none",  # whatever is installed here
     )
 
 

@@ -81,7 +81,7 @@ def create_app(
         budget=budget,
         exposures=exposures,
         now=now,
-        embedder=embedder,
+        configured_embedder=embedder,
         large_work=work,
     )
     key_cache = KeyCache(maintenance_url, database) if settings.authenticates else None

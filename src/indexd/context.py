@@ -31,8 +31,14 @@ class Service(msgspec.Struct, frozen=True):
     budget: LatencyBudget
     exposures: ExposureBuffer
     now: Callable[[], datetime] = now
-    embedder: Embedder | None = None
+    configured_embedder: Embedder | None = None
     large_work: LargeWork = msgspec.field(default_factory=LargeWork)
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """The embedder, unless there is none or it turned out to be unusable on this machine."""
+        found = self.configured_embedder
+        return None if found is not None and found.unusable is not None else found
 
     @property
     def tuning(self) -> Tuning:

@@ -8,8 +8,8 @@ from msgspec import UNSET, UnsetType
 
 from indexd import vectors
 from indexd.context import Service
-from indexd.db.pool import Connection
-from indexd.embedders import Contact, Embedder
+from indexd.db.pool import Connection, Database
+from indexd.embedders import Contact, Embedder, Serves
 from indexd.errors import (
     EmbedderRefused,
     EmbedderUnavailable,
@@ -25,6 +25,20 @@ from indexd.vectors import Embedding, Model
 
 Known = dict[tuple[str, str], Embedding]
 """Vectors by namespace and text."""
+
+
+async def serves(namespace: str, embedder: Embedder | None, database: Database) -> Serves:
+    """Whether the embedder may make the vectors of queries in this namespace.
+
+    One that the settings name serves all of them, so that a wrong one is noticed. The one that
+    comes along leaves alone what others made.
+    """
+    if embedder is None or embedder.only is None:
+        return "no" if embedder is None else "yes"
+    spaces = await database.read(lambda connection: vector_spaces(connection, [namespace]))
+    if namespace not in spaces:
+        return "on request"
+    return "yes" if spaces[namespace].model == embedder.only else "foreign"
 
 
 async def with_vector(query: Query, service: Service) -> tuple[Query, float | UnsetType]:
@@ -62,6 +76,9 @@ async def embedded_each(
     if embedder is None:
         for place in pending:
             outcomes[place] = _no_embedder(documents[place])
+        return outcomes
+    pending = await _served(embedder, pending, outcomes, service)
+    if not pending:
         return outcomes
     try:
         contact = await embedder.contact()
@@ -101,12 +118,42 @@ def _pending_texts(document: Document) -> list[str]:
     return [chunk.text for chunk in document.chunks if chunk.is_pending]
 
 
-def _no_embedder(document: Document) -> InvalidEmbedding:
+def _no_embedder(document: Document, why: str = "is configured") -> InvalidEmbedding:
     chunk_id = next(chunk.chunk_id for chunk in document.chunks if chunk.is_pending)
     return InvalidEmbedding(
-        f"chunk {chunk_id!r} has no embedding and no embedder is configured; "
-        "send it as meta.embedding"
+        f"chunk {chunk_id!r} has no embedding and no embedder {why}; send it as meta.embedding"
     )
+
+
+async def _served(
+    embedder: Embedder,
+    pending: Sequence[int],
+    outcomes: list[Document | IndexdError],
+    service: Service,
+) -> list[int]:
+    """The places of those documents whose texts the embedder may embed; the others get an error.
+
+    The one that comes along embeds no texts that belong among vectors that others made.
+    """
+    if embedder.only is None:
+        return list(pending)
+    documents = {
+        place: document for place in pending if isinstance(document := outcomes[place], Document)
+    }
+    names = sorted({document.namespace for document in documents.values()})
+    spaces = await service.database.read(lambda connection: vector_spaces(connection, names))
+    served = []
+    for place, document in documents.items():
+        space = spaces.get(document.namespace)
+        if (
+            (space is not None and space.model != embedder.only)
+            or not embedder.only.agrees_with(document.model)
+            or not all(chunk.is_pending for chunk in document.chunks)
+        ):
+            outcomes[place] = _no_embedder(document, "serves its namespace")
+        else:
+            served.append(place)
+    return served
 
 
 async def _look_up(
@@ -140,7 +187,7 @@ def _check_document(document: Document, space: VectorSpace | None, contact: Cont
         )
     if space is None:
         return
-    if space.model is not None and not space.model.agrees_with(contact.model):
+    if space.model is not None and not contact.model.continues(space.model):
         raise vectors.other_model(where, document.namespace, space.model, contact.model)
     if space.dimension != contact.dimension:
         raise vectors.embedder_mismatch(document.namespace, space.dimension, contact.dimension)

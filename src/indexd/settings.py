@@ -209,10 +209,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="Whether OpenTelemetry spans are exported; needs the extra `otel`"),
     ] = "off"
     embedder_provider: Annotated[
-        Literal["ollama", "openai", "sentence-transformers"] | None,
+        Literal["local", "ollama", "openai", "sentence-transformers", "none"] | None,
         Meta(
-            description="What embeds texts: ollama, openai (any compatible server) or "
-            "sentence-transformers; nothing without it"
+            description="What embeds texts: local (a small model that comes with the extra "
+            "`local`), ollama, openai (any compatible server), sentence-transformers, or none; "
+            "if not given, local where its extra is installed"
         ),
     ] = None
     embedder_base_url: Annotated[
@@ -226,6 +227,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "sentence-transformers (a name or a folder) to all-MiniLM-L6-v2"
         ),
     ] = None
+    embedder_query_prefix: Annotated[
+        str | None,
+        Meta(
+            description="What is written before a query; `none` for nothing; if not given, what "
+            "the model is known to want"
+        ),
+    ] = None
+    embedder_passage_prefix: Annotated[
+        str | None,
+        Meta(description="The same before a text that is stored"),
+    ] = None
+    embedder_threads: Annotated[
+        Positive, Meta(description="Threads of each of the two processes of the local embedder")
+    ] = 1
     embedder_dim: Annotated[
         Annotated[int, Meta(ge=1, le=16_000)] | None,
         Meta(description="The dimension its vectors must have; any if not given"),

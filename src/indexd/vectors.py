@@ -15,6 +15,10 @@ Embedding = NDArray[np.float32]
 """Shape (dimension,), L2-normalised."""
 
 
+PREFIXED = "prefixes-"
+"""In the revision of a model whose texts begin with prefixes; a digest of them follows."""
+
+
 class Model(msgspec.Struct, frozen=True):
     """The model that made a vector. Other weights under the same name have another revision."""
 
@@ -35,6 +39,17 @@ class Model(msgspec.Struct, frozen=True):
             self.name == other.name
             and (None in (self.revision, other.revision) or self.revision == other.revision)
         )
+
+    def continues(self, stored: "Model | None") -> bool:
+        """Whether the embedder with this model may serve vectors that are stored as `stored`.
+
+        Unlike a client, which cannot name a revision, the embedder has had one written down for
+        its vectors as long as it writes prefixes. Where none is, they were made without prefixes.
+        """
+        if not self.agrees_with(stored):
+            return False
+        is_prefixed = self.revision is not None and PREFIXED in self.revision
+        return not (is_prefixed and stored is not None and stored.revision is None)
 
 
 PENDING_EMBEDDING: Embedding = np.empty(0, dtype=np.float32)

@@ -27,6 +27,7 @@ from indexd.api.structs import (
     SourceRefIn,
     UpsertIn,
 )
+from indexd.embedders import Serves
 from indexd.errors import (
     InvalidEmbedding,
     InvalidField,
@@ -173,10 +174,23 @@ def _wanted(value: str | list[str] | None, key: str) -> list[str] | None:
     return [value] if isinstance(value, str) else value
 
 
-def query_from(request: SearchIn, *, max_k: int, embeds: bool, now: datetime) -> Query:
+def wants_embedder(request: SearchIn) -> bool:
+    """Whether the request can be carried out by a vector that the server makes of its text."""
+    if request.mode == "lexical":
+        return False
+    query = request.query
+    inner = query.meta or {} if isinstance(query, QueryIn) else {}
+    return not (
+        "embedding" in inner
+        or request.embedding is not UNSET
+        or "embedding" in (request.meta or {})
+    )
+
+
+def query_from(request: SearchIn, *, max_k: int, embeds: Serves, now: datetime) -> Query:
     """Raises MissingQuery, InvalidEmbedding or InvalidField.
 
-    `embeds` says whether an embedder is configured: then a text alone may become the vector.
+    `embeds` says whether a text alone may become the vector.
     """
     query = QueryIn(request.query) if isinstance(request.query, str) else request.query or QueryIn()
     text = query.text or ""
@@ -188,14 +202,15 @@ def query_from(request: SearchIn, *, max_k: int, embeds: bool, now: datetime) ->
         raise MissingQuery("expected an embedding or a query text")
     if request.mode == "hybrid" and not has_text:
         raise MissingQuery("mode hybrid needs a query text beside the embedding")
-    if request.mode in ("vector", "hybrid") and vector is None and not embeds:
+    if request.mode in ("vector", "hybrid") and vector is None and embeds in ("no", "foreign"):
+        why = "is configured" if embeds == "no" else "serves this namespace's vectors"
         raise MissingQuery(
-            f"mode {request.mode} needs an embedding, and no embedder is configured",
+            f"mode {request.mode} needs an embedding, and no embedder {why}",
             hint="send query.meta.embedding, or use mode lexical",
         )
     mode = request.mode
     if mode == "auto":
-        mode = "lexical" if vector is None and not embeds else "vector"
+        mode = "lexical" if vector is None and embeds != "yes" else "vector"
     if mode == "hybrid" and request.min_score is not None:
         raise InvalidField("min_score: a score of mode hybrid is a rank, expected min_similarity")
     offset, asked_at = request.offset or 0, utc(request.at, "at")

@@ -551,6 +551,10 @@ class EmbedOut(msgspec.Struct):
     generated_at: Annotated[Timestamp, doc("Time the vector was made, UTC")]
     namespace: Annotated[str, doc("The namespace as sent")]
     source_ref: Annotated[str, doc("The source_ref as sent")]
+    embedded_as: Annotated[
+        Literal["query", "passage"],
+        doc("What the model was told that the text is, by the prefix before it"),
+    ]
     producer: Annotated[Literal["semantAH"], doc("Always `semantAH`")] = "semantAH"
     determinism_tolerance: Annotated[
         float, doc("How far a number of the vector may differ when the text is embedded again")

@@ -48,7 +48,7 @@ PLACES = MappingProxyType(
         ),
         "search": Place(
             "indexd.cli.search",
-            "Search NAMESPACE for TEXT: by meaning where an embedder is set, else by its words.",
+            "Search NAMESPACE for TEXT: by meaning where an embedder serves it, else by its words.",
         ),
         "serve": Place("indexd.cli.serve", "Serve the HTTP API until SIGTERM."),
         "settings": Place(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import click
 from msgspec.structs import replace
 
-from indexd import embedders
+from indexd import embedders, embedding
 from indexd.cli.common import running_database, with_settings
 from indexd.cli.text import printable
 from indexd.db.pool import Database
@@ -28,7 +28,7 @@ from indexd.telemetry.metrics import Metrics
 def search(
     settings: Settings, text: str | None, namespace: str, doc_id: str | None, k: int, explain: bool
 ) -> None:
-    """Search NAMESPACE for TEXT: by meaning where an embedder is set, else by its words.
+    """Search NAMESPACE for TEXT: by meaning where an embedder serves it, else by its words.
 
     Example: indexd search -n notes --explain "how long are backups kept"
     """
@@ -53,12 +53,12 @@ def search(
 
 async def _search(url: str, settings: Settings, memory: NamespaceMemory, query: Query) -> Found:
     embedder = embedders.of(settings, Metrics()) if query.related_to is None else None
-    if embedder is not None:
-        async with embedder:
-            model, vector = await embedder.query(query.text)
-        query = replace(query, mode="vector", vector=vector, model=model, embedded_here=True)
     tuning = Tuning(ef=settings.search_ef, max_scan_tuples=settings.search_max_scan_tuples)
     async with Database(url, settings) as database:
+        if embedder and await embedding.serves(query.namespace, embedder, database) == "yes":
+            async with embedder:
+                model, vector = await embedder.query(query.text)
+            query = replace(query, mode="vector", vector=vector, model=model, embedded_here=True)
         return await store.run(database, memory, query, tuning)
 
 

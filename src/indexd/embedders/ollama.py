@@ -6,7 +6,7 @@ import msgspec
 from numpy.typing import ArrayLike
 
 from indexd.embedders import remote
-from indexd.embedders.protocol import Failure
+from indexd.embedders.protocol import Failure, Kind
 from indexd.vectors import Model
 
 DEFAULT_URL = "http://127.0.0.1:11434"
@@ -54,7 +54,7 @@ class Ollama:
             )
         return Model(wanted.removesuffix(":latest"), digest.removeprefix("sha256:")[:DIGEST])
 
-    async def embed(self, texts: Sequence[str]) -> ArrayLike:
+    async def embed(self, texts: Sequence[str], kind: Kind) -> ArrayLike:
         sent = {"model": self._model, "input": texts}
         body = await remote.ask(self._client, "POST", "/api/embed", sent)
         return remote.decoded(body, _Embedded, self._client).embeddings

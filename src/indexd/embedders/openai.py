@@ -8,7 +8,7 @@ import msgspec
 from numpy.typing import ArrayLike
 
 from indexd.embedders import remote
-from indexd.embedders.protocol import Failure
+from indexd.embedders.protocol import Failure, Kind
 from indexd.vectors import Model
 
 _NO_LIST = (404, 405, 501)
@@ -49,7 +49,7 @@ class OpenAI:
                 raise
         return Model(self._model)
 
-    async def embed(self, texts: Sequence[str]) -> ArrayLike:
+    async def embed(self, texts: Sequence[str], kind: Kind) -> ArrayLike:
         sent = {"model": self._model, "input": texts, "encoding_format": "float"}
         body = await remote.ask(self._client, "POST", "/embeddings", sent)
         items = sorted(remote.decoded(body, _Embedded, self._client).data, key=attrgetter("index"))

@@ -11,6 +11,10 @@ Cause = Literal["unreachable", "timeout", "status", "answer", "refused"]
 """Label of the failure metric. `refused`: the model does not accept these texts."""
 
 
+Kind = Literal["query", "passage"]
+"""What a text is: a question that is searched with, or a part of a document that is found."""
+
+
 class Failure(Exception):
     """A provider could not embed. The message never holds a text, a vector or a key.
 
@@ -35,6 +39,13 @@ class Failure(Exception):
         super().__init__(message)
 
 
+class Unusable(Failure):
+    """The provider will not work on this machine, whatever is tried."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("unreachable", message, lasting=True)
+
+
 class Provider(Protocol):
     """Turns texts into vectors. All methods raise Failure, and no other exception."""
 
@@ -45,7 +56,11 @@ class Provider(Protocol):
     async def model(self) -> Model:
         """The present model. A cheap call, which also shows whether the provider answers."""
 
-    async def embed(self, texts: Sequence[str]) -> ArrayLike:
-        """One vector per text, in the order of the texts. The caller checks shape and values."""
+    async def embed(self, texts: Sequence[str], kind: Kind) -> ArrayLike:
+        """One vector per text, in the order of the texts. The caller checks shape and values.
+
+        `kind` says what the texts are. Those of a model with prefixes begin with theirs already,
+        unless the provider's model writes them itself.
+        """
 
     async def close(self) -> None: ...

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from indexd.embedders.protocol import Failure
+from indexd.embedders.protocol import Failure, Kind
 from indexd.errors import ConfigurationError
 from indexd.vectors import Model
 
@@ -48,7 +48,7 @@ class SentenceTransformers:
             self._loading = loop.run_in_executor(self._thread, _load, self._source)
         return await asyncio.shield(self._loading)
 
-    async def embed(self, texts: Sequence[str]) -> ArrayLike:
+    async def embed(self, texts: Sequence[str], kind: Kind) -> ArrayLike:
         transformer, _ = await self._loaded()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, _encode, transformer, list(texts))

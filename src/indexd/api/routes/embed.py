@@ -61,4 +61,5 @@ def _answer(data: EmbedIn, made: Made, at: datetime) -> EmbedOut:
         generated_at=at,
         namespace=data.namespace,
         source_ref=data.source_ref,
+        embedded_as=made.kind,
     )

@@ -37,7 +37,7 @@ async def readyz(service: NamedDependency[Service]) -> Response[str]:
     """Whether requests can be served: 200 or 503, with one line per check."""
     found = [
         *(_last_write(check, service.database.refusals) for check in await _database(service)),
-        _embedder_check(service.embedder),
+        _embedder_check(service.configured_embedder),
         budget_check(service.budget),
     ]
     ready = all(check.ok for check in found)
@@ -105,6 +105,6 @@ def _embedder_check(embedder: Embedder | None) -> Check:
     """As last seen: /readyz waits for no other server, and is ready without it."""
     if embedder is None:
         return Check("embedder", True, "none configured")
-    if embedder.down is not None:
+    if embedder.down is not None and embedder.unusable is None:
         return Check("embedder", True, embedder.down, "degraded")
     return Check("embedder", True, embedder.describe())

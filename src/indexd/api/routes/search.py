@@ -14,7 +14,7 @@ from indexd.api import examples
 from indexd.api.auth import scope
 from indexd.api.limits import check_search
 from indexd.api.operations import Operation, json_post
-from indexd.api.parse import DEFAULT_K, query_from
+from indexd.api.parse import DEFAULT_K, query_from, wants_embedder
 from indexd.api.results import results_from
 from indexd.api.structs import RelatedIn, ResultOut, SearchIn, SearchOut
 from indexd.context import Service
@@ -48,10 +48,13 @@ async def search(
 ) -> SearchOut:
     """Find the k chunks of the highest score, by meaning or by their words."""
     check_search(data, service.settings)
-    embeds = service.embedder is not None
+    namespace = namespace_of(data.namespace)
+    structlog.contextvars.bind_contextvars(namespace=namespace)
+    namespace = access.reads(namespace)
+    embedder = service.embedder if wants_embedder(data) else None
+    embeds = await embedding.serves(namespace, embedder, service.database)
     query = query_from(data, max_k=service.settings.max_k, embeds=embeds, now=service.now())
-    structlog.contextvars.bind_contextvars(namespace=query.namespace)
-    query = replace(query, namespace=access.reads(query.namespace))
+    query = replace(query, namespace=namespace)
     query, embedding_ms = await embedding.with_vector(query, service)
     # The embedder's time is measured apart: no search gets faster by looking at less for it.
     started = time.perf_counter()

@@ -48,4 +48,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
     def agrees_with(self, facts: Facts) -> bool:
         """Whether the namespace's vectors come from the query's model, if both are named."""
-        return self.model is None or self.model.agrees_with(facts.model)
+        if self.model is None:
+            return True
+        if self.embedded_here:
+            return self.model.continues(facts.model)
+        return self.model.agrees_with(facts.model)
