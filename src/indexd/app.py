@@ -89,6 +89,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        if embedder is None and settings.embedder_provider is None:
+            log.info("no embedder: texts need vectors of their own; its extra is `indexd[local]`")
         async with (
             database,
             run_in_background(

@@ -1,7 +1,5 @@
 """Embedders turn texts into vectors: providers, and a client that handles their failures."""
 
-import structlog
-
 from indexd.embedders import local, ollama, prefixes, sentence_transformers
 from indexd.embedders.client import Contact, Embedder, EmbedderLimits, Made, Manner, Serves
 from indexd.embedders.local import Local
@@ -14,8 +12,6 @@ from indexd.errors import ConfigurationError
 from indexd.local_model import engine
 from indexd.settings import Settings, secret_from
 from indexd.telemetry.metrics import Metrics
-
-log = structlog.get_logger()
 
 __all__ = ["Contact", "Embedder", "EmbedderLimits", "Made", "Serves", "of"]
 
@@ -60,7 +56,6 @@ def _local(settings: Settings, metrics: Metrics) -> Embedder | None:
             raise ConfigurationError(
                 "embedder_provider: local is not installed; install the extra `indexd[local]`"
             )
-        log.info("no embedder: install the extra `indexd[local]`, or set embedder_provider")
         return None
     if is_asked_for:
         _check_local(settings)

@@ -7,6 +7,9 @@ import msgspec
 TOKENS = 510
 """Tokens of a window at most. The model reads 512; two less, so that no count is too tight."""
 
+AIM = 440
+"""Tokens of a window on average. It leaves room for cutting at spaces."""
+
 COUNTED = 20_000
 """Characters of a text up to which all of it is read. Of a longer one, parts are."""
 
@@ -45,18 +48,17 @@ def _fitting(text: str, count: Count) -> Iterator[Window]:
     if tokens <= TOKENS or len(text) == 1:
         yield Window(text, tokens)
         return
-    for part in _parts(text, -(-tokens // TOKENS)):
+    for part in _parts(text, max(2, -(-tokens // AIM))):
         yield from _fitting(part, count)
 
 
 def _parts(text: str, number: int) -> Iterator[str]:
-    """Cut into at least two parts, each at the last space of its last fifth if there is one."""
-    size = -(-len(text) // max(2, number))
-    start = 0
-    while start < len(text):
-        end = start + size
-        if end < len(text):
-            space = max(text.rfind(mark, end - size // 5, end) for mark in SPACES)
-            end = space if space > start else end
+    """Cut into so many parts of about equal length, each at a space if there is one near."""
+    start, reach = 0, len(text) // number // 5
+    for place in range(1, number):
+        end = place * len(text) // number
+        space = max(text.rfind(mark, end - reach, end) for mark in SPACES)
+        end = space if space > start else end
         yield text[start:end]
         start = end
+    yield text[start:]
