@@ -32,6 +32,7 @@ from indexd.errors import (
     InvalidEmbedding,
     InvalidField,
     MissingQuery,
+    PlanRequired,
     UnsafeForget,
 )
 from indexd.names import MAX_ID, checked_id, namespace_of
@@ -40,6 +41,7 @@ from indexd.store.filters import Filters
 from indexd.store.forgetting.forget import Condition
 from indexd.store.library import Order, Page
 from indexd.store.search import Query
+from indexd.store.where.tree import parse as parse_where
 from indexd.vectors import PENDING_EMBEDDING, Model
 
 DEFAULT_K = 10
@@ -75,7 +77,10 @@ def document_from(request: UpsertIn) -> Document:
     doc_id = checked_id(request.doc_id, "doc_id")
     if not request.chunks:
         raise InvalidField("chunks: expected at least one; to empty a document, delete it")
-    chunks = tuple(_chunk(doc_id, place, sent) for place, sent in enumerate(request.chunks))
+    chunks = tuple(
+        _chunk(doc_id, place, sent, embed=request.embed)
+        for place, sent in enumerate(request.chunks)
+    )
     check_siblings(chunks)
     return Document(
         namespace=namespace_of(request.namespace),
@@ -106,7 +111,7 @@ def _model(name: str | None) -> Model | None:
     return Model(name.strip())
 
 
-def _chunk(doc_id: str, place: int, sent: ChunkIn) -> Chunk:
+def _chunk(doc_id: str, place: int, sent: ChunkIn, *, embed: bool) -> Chunk:
     where = f"chunks[{place}]"
     if None not in (sent.id, sent.chunk_id) and sent.id != sent.chunk_id:
         raise InvalidField(f"{where}: id and chunk_id differ, expected one of them")
@@ -127,10 +132,15 @@ def _chunk(doc_id: str, place: int, sent: ChunkIn) -> Chunk:
         meta=meta,
         tags=tuple(tags),
         source_path=_optional_text(meta, "source_path", where),
-        embedding=PENDING_EMBEDDING
-        if embedding is UNSET
-        else vectors.parse(embedding, f"chunk {chunk_id!r}"),
+        embedding=_vector(embedding, chunk_id, embed=embed),
     )
+
+
+def _vector(embedding: Any, chunk_id: str, *, embed: bool) -> vectors.Embedding | None:
+    """What was sent, what the embedder is to make, or None: a text without a vector."""
+    if embedding is UNSET:
+        return PENDING_EMBEDDING if embed else None
+    return vectors.parse(embedding, f"chunk {chunk_id!r}")
 
 
 def _optional_text(meta: Object, key: str, where: str) -> str | None:
@@ -165,6 +175,7 @@ def filters_from(sent: FiltersIn | None) -> Filters:
         ingested_after=utc(sent.ingested_after, "filters.ingested_after"),
         ingested_before=utc(sent.ingested_before, "filters.ingested_before"),
         meta=sent.meta,
+        where=None if sent.where is None else parse_where(sent.where),
     )
 
 
@@ -220,6 +231,7 @@ def query_from(request: SearchIn, *, max_k: int, embeds: Serves, now: datetime) 
     return Query(
         namespace=namespace_of(request.namespace),
         at=asked_at or now,
+        asked_at=now,
         mode=mode,
         k=_depth(min(request.k or DEFAULT_K, max_k), offset),
         offset=offset,
@@ -231,6 +243,7 @@ def query_from(request: SearchIn, *, max_k: int, embeds: Serves, now: datetime) 
         min_similarity=_finite(request.min_similarity, "min_similarity"),
         min_score=_finite(request.min_score, "min_score"),
         include_vectors=request.include_vectors,
+        is_auto=request.mode == "auto",
     )
 
 
@@ -348,10 +361,23 @@ def condition_from(request: ForgetIn, *, dry_run: bool) -> Condition | None:
         )
     if request.plan_id is not None:
         return None
-    return _condition(request.filter or ForgetFilterIn())
+    return _condition(request.filter or ForgetFilterIn(), dry_run=dry_run)
 
 
-def _condition(sent: ForgetFilterIn) -> Condition:
+def _check_where_alone(condition: Condition, *, dry_run: bool) -> None:
+    if condition.namespace is None:
+        raise UnsafeForget(
+            "filter.where: alone it needs a namespace",
+            hint="name the one namespace to forget in, or narrow `where` by another filter",
+        )
+    if not dry_run:
+        raise PlanRequired(
+            "filter.where: alone it needs a plan, so that what leaves was seen before",
+            hint="send dry_run: true first, then the plan_id of its answer",
+        )
+
+
+def _condition(sent: ForgetFilterIn, *, dry_run: bool) -> Condition:
     for key in ("namespace", "source_ref_origin", "source_ref_id", "doc_id"):
         value = getattr(sent, key)
         # Unlike the others a document's id may be blank.
@@ -372,7 +398,12 @@ def _condition(sent: ForgetFilterIn) -> Condition:
         source_ref_id=sent.source_ref_id,
         doc_id=sent.doc_id,
         tags=sent.tags,
+        where=sent.where,
     )
+    if sent.where is not None:
+        parse_where(sent.where)
+    if condition.is_where_alone:
+        _check_where_alone(condition, dry_run=dry_run)
     if sent.allow_namespace_wipe and condition.namespace is None:
         raise UnsafeForget(
             "allow_namespace_wipe needs a namespace",
@@ -381,7 +412,7 @@ def _condition(sent: ForgetFilterIn) -> Condition:
     if condition.is_everything and not sent.allow_namespace_wipe:
         raise UnsafeForget(
             "the filter says nothing about the documents, and would empty whole namespaces",
-            hint="add older_than, source_ref_origin, source_ref_id, doc_id or tags; "
+            hint="add older_than, source_ref_origin, source_ref_id, doc_id, tags or where; "
             "or name a namespace and send allow_namespace_wipe: true",
         )
     return condition

@@ -127,7 +127,7 @@ class SourceRefIn(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ChunkIn(msgspec.Struct, forbid_unknown_fields=True):
-    """A piece of a document with its vector; it needs an embedding or a text."""
+    """A piece of a document; it needs an embedding or a text."""
 
     id: Annotated[
         str | None,
@@ -143,7 +143,8 @@ class ChunkIn(msgspec.Struct, forbid_unknown_fields=True):
         str | None,
         doc(
             "Text that is searched by words and shown in results; embedded by the server where the "
-            "chunk has no embedding. At most `INDEXD_MAX_TEXT_CHARS` characters, no NUL character"
+            "chunk has no embedding, unless the document says `embed: false`. At most "
+            "`INDEXD_MAX_TEXT_CHARS` characters, no NUL character"
         ),
     ] = None
     embedding: Embedding = UNSET
@@ -189,6 +190,14 @@ class UpsertIn(msgspec.Struct, forbid_unknown_fields=True):
         ),
     ] = None
     embedding_model: EmbeddingModel = None
+    embed: Annotated[
+        bool,
+        doc(
+            "Whether the server embeds texts that come without an embedding. If false, they are "
+            "stored without a vector and found by words alone, until `indexd reembed` gives them "
+            "one"
+        ),
+    ] = True
     on_conflict: Annotated[
         OnConflict,
         doc(
@@ -275,6 +284,15 @@ class DeleteOut(msgspec.Struct):
     status: Annotated[Literal["accepted"], doc("Always `accepted`")] = "accepted"
 
 
+Where = Annotated[
+    Object | None,
+    doc(
+        "A tree of conditions: `and`, `or` (lists), `not`, or a leaf of `field`, `op` and `value`",
+        {"field": "meta.lang", "op": "eq", "value": "de"},
+    ),
+]
+
+
 class FiltersIn(msgspec.Struct, forbid_unknown_fields=True):
     """Which chunks a search looks at: those that match every filter given."""
 
@@ -299,8 +317,13 @@ class FiltersIn(msgspec.Struct, forbid_unknown_fields=True):
         doc("Latest `ingested_at`, RFC 3339 with an offset", "2026-12-31T00:00:00Z"),
     ] = None
     meta: Annotated[
-        Object | None, doc("Object that the chunk's `meta` must contain", {"lang": "de"})
+        Object | None,
+        doc(
+            "Object that `meta` must contain, the chunk's with the document's under it",
+            {"lang": "de"},
+        ),
     ] = None
+    where: Where = None
 
 
 DocIds = Annotated[
@@ -497,8 +520,8 @@ class ResultOut(msgspec.Struct):
         Weights | UnsetType, doc("The factors of the score; present with `include_weights`")
     ] = UNSET
     embedding: Annotated[
-        list[float] | UnsetType,
-        doc("Vector of the chunk, of length 1; present with `include_vectors`"),
+        list[float] | UnsetType | None,
+        doc("Vector of the chunk, of length 1, null if it has none; with `include_vectors`"),
     ] = UNSET
 
 
@@ -696,8 +719,8 @@ class RetentionPreviewOut(msgspec.Struct):
 class ForgetFilterIn(msgspec.Struct, forbid_unknown_fields=True):
     """Which documents to forget: those that match everything given.
 
-    It needs one of older_than, source_ref_origin, source_ref_id, doc_id and tags, or
-    allow_namespace_wipe.
+    It needs one of older_than, source_ref_origin, source_ref_id, doc_id and tags, or `where` with a
+    namespace and a plan, or allow_namespace_wipe.
     """
 
     namespace: Annotated[
@@ -721,6 +744,7 @@ class ForgetFilterIn(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
     doc_id: Annotated[str | None, doc("Id of the document", "note-42", minLength=1)] = None
     tags: TagList = None
+    where: Where = None
     allow_namespace_wipe: Annotated[
         bool, doc("Allows to empty the namespace named, where nothing else is given")
     ] = False

@@ -14,7 +14,7 @@ class NamespaceStats(msgspec.Struct, frozen=True):
     namespace: str
     documents: int
     chunks: int
-    dimension: int
+    dimension: int | None
     oldest: datetime
     newest: datetime
     bytes: int

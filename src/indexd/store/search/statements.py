@@ -7,7 +7,14 @@ that pg_stat_activity and pg_stat_statements tell which one runs. Values are bou
 from collections.abc import Mapping
 from typing import Any
 
-from indexd.store.filters import Filters, content, in_time, matches, may_match, parameters
+from indexd.store.filters import (
+    Filters,
+    may_match,
+    of_chunks,
+    of_chunks_in_time,
+    of_chunks_one_by_one,
+    parameters,
+)
 from indexd.store.namespaces import FACTS, Facts
 from indexd.store.search import hits
 from indexd.store.search.query import Query
@@ -132,7 +139,8 @@ def _matching(filters: Filters) -> str:
                    {_COSINE} AS similarity
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
-               AND {matches(filters)}"""
+               AND embedding IS NOT NULL
+               AND {of_chunks(filters)}"""
 
 
 def scan(filters: Filters, *, per_document: bool = False, similar: bool = False) -> str:
@@ -227,7 +235,7 @@ def by_index(dimension: int, filters: Filters, more: str) -> str:
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
                AND vector_dims(embedding) = {dimension}
-               AND {matches(filters)}
+               AND {of_chunks_one_by_one(filters)}
              ORDER BY {_half_distance(dimension)}
              LIMIT %(similar_rows)s"""
 
@@ -283,10 +291,11 @@ def probe(dimension: int, filters: Filters, *, per_document: bool, similar: bool
         newest AS MATERIALIZED (
             SELECT {_CANDIDATE},
                    {_COSINE} AS cosine,
-                   {content(filters)} AS matches
+                   embedding IS NOT NULL
+                   AND {of_chunks_one_by_one(filters, in_time=False)} AS matches
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
-               AND {in_time(filters)}
+               AND {of_chunks_in_time(filters)}
              ORDER BY ingested_at DESC
              LIMIT %(newest_rows)s
         ),
@@ -317,7 +326,8 @@ def probe(dimension: int, filters: Filters, *, per_document: bool, similar: bool
 
 
 # A score is at most its cosine, so what lies below kth needs no decay computed: 0.6 microseconds.
-# What lies below min_similarity is left out likewise: the floor is the higher of the two.
+# What lies below min_similarity is left out likewise: the floor is the higher of the two. A chunk
+# without a vector is left out, too: its cosine is NULL.
 _ABOVE_FLOOR = "AND (embedding <#> %(vector)s) <= -%(floor)s::float8"
 
 
@@ -334,7 +344,7 @@ def sweep(filters: Filters, *, per_document: bool) -> str:
                    AND half_life_class = slice.class
                    AND ingested_at BETWEEN slice.since AND slice.until
                    {_ABOVE_FLOOR}
-                   AND {matches(filters)}
+                   AND {of_chunks_one_by_one(filters)}
                 OFFSET 0
               ) AS swept"""
     keys = _top(_scored(slices), f"{_KEY}, score", per_document=per_document)
@@ -348,8 +358,8 @@ def rescan(filters: Filters, *, floor: bool, per_document: bool) -> str:
                        {_COSINE} AS cosine
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
-                   AND {matches(filters)}
-                   {_ABOVE_FLOOR if floor else ""}
+                   AND {of_chunks(filters)}
+                   {_ABOVE_FLOOR if floor else "AND embedding IS NOT NULL"}
                 OFFSET 0
               ) AS matching"""
     keys = _top(_scored(matching), f"{_KEY}, score", per_document=per_document)
@@ -360,9 +370,26 @@ def estimate(filters: Filters) -> str:
     """How many chunks pass the filters, as the planner estimates it."""
     return f"""EXPLAIN (FORMAT JSON)
         SELECT 1 /* indexd:search.estimate */
-          FROM indexd.chunks
-         WHERE namespace = %(namespace)s
+          FROM indexd.chunk_fields AS fields
+         WHERE fields.namespace = %(namespace)s
            AND {may_match(filters)}
+    """
+
+
+def sample(filters: Filters) -> str:
+    """The share of chunks that pass the filters, of a few from each of some moments on."""
+    return f"""
+    /* indexd:search.sample */
+        SELECT avg(matches::int)::float8
+          FROM unnest(%(since)s::timestamptz[]) AS moment (since)
+         CROSS JOIN LATERAL (
+                SELECT {of_chunks_one_by_one(filters)} AS matches
+                  FROM indexd.chunks
+                 WHERE namespace = %(namespace)s
+                   AND ingested_at >= moment.since
+                 ORDER BY ingested_at
+                 LIMIT %(each)s
+               ) AS sampled
     """
 
 
@@ -377,7 +404,7 @@ def _with_words(filters: Filters, wanted: str) -> str:
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
                AND words @@ indexd.{wanted}(%(text)s)
-               AND {matches(filters)}"""
+               AND {of_chunks(filters)}"""
 
 
 _MATCHED_WORDS = """ARRAY(
@@ -454,14 +481,16 @@ def fused(*, per_document: bool = False) -> str:
 
 
 def centre() -> str:
-    """The mean of a document's vectors, and its first vector."""
+    """The number of a document's chunks, the mean of its vectors, and the first of them."""
     return """/* indexd:search.centre */
-        SELECT avg(embedding) AS mean,
+        SELECT count(*) AS chunks,
+               avg(embedding) AS mean,
                (
                 SELECT embedding
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
                    AND doc_id = %(doc_id)s
+                   AND embedding IS NOT NULL
                  ORDER BY ordinal
                  LIMIT 1
                ) AS first

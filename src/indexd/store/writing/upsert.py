@@ -136,12 +136,13 @@ async def _claim(
     connection: Connection, namespace: str, members: Sequence[DocumentRow], *, at: datetime
 ) -> tuple[VectorSpace, list[DocumentRow], ClaimedNamespace]:
     """Lock the namespace; returns its vector space, and the documents that it accepts."""
-    # A namespace without a vector space gets that of the first document that was sent, and the
-    # first model that is named with its dimension.
+    # A namespace without a vector space gets that of the first document with vectors that was sent,
+    # and the first model that is named with its dimension. One without vectors fixes nothing.
     sent = [
         VectorSpace(row.document.dimension, row.document.model)
         for row in sorted(members, key=attrgetter("place"))
-    ]
+        if row.document.dimension is not None
+    ] or [VectorSpace(None, None)]
     dimension = sent[0].dimension
     sent.sort(key=lambda one: (one.dimension != dimension, one.model is None))
     space = sent[0]
@@ -280,7 +281,9 @@ async def _one_by_one(
 
 
 def _refusal(document: Document, space: VectorSpace) -> DimensionMismatch | ModelMismatch:
-    where = f"chunk {document.chunks[0].chunk_id!r}"
+    first = next(chunk for chunk in document.chunks if chunk.embedding is not None)
+    where = f"chunk {first.chunk_id!r}"
     if space.model and document.model and not space.model.agrees_with(document.model):
         return vectors.other_model(where, document.namespace, space.model, document.model)
+    assert space.dimension is not None and document.dimension is not None  # noqa: S101, PT018
     return vectors.mismatch(where, space.dimension, document.dimension)
