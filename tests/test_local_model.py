@@ -27,6 +27,7 @@ from indexd.local_model.windows import Window
 from indexd.settings import Settings
 from indexd.telemetry.metrics import Metrics
 from tests.conftest import Client, Sql, command, document
+from tests.fake_embedders import running
 
 pytestmark = [
     pytest.mark.slow,
@@ -201,6 +202,107 @@ async def test_the_search_of_the_terminal_asks_by_meaning(client: Client, common
     assert shown.index("backups") < shown.index("cat")
 
 
+# Whom it yields to
+
+
+SPACE = "SELECT dimension, embedding_model, weak FROM indexd.namespaces"
+VECTORS = """
+    SELECT doc_id, vector_dims(embedding)
+      FROM indexd.chunks
+     ORDER BY doc_id COLLATE "C"
+"""
+OWN = [1.0] + [0.0] * 383
+
+
+@pytest.mark.parametrize(
+    ("sent", "bound"),
+    [
+        (document("b", [1, 0], texts=["dog"]), (2, None)),
+        (document("b", OWN, texts=["dog"], embedding_model="mine"), (384, "mine")),
+    ],
+    ids=["another dimension", "another model"],
+)
+async def test_the_first_vector_of_a_client_binds_a_namespace_anew_and_words_find_the_rest(
+    client: Client, sql: Sql, common_url: str, sent: dict[str, Any], bound: tuple[int, str | None]
+) -> None:
+    await posted(client, "/index/upsert", texts("a", GERMAN, OTHER))
+    assert sql(SPACE) == [(384, "multilingual-e5-small-q4", True)]
+    await posted(client, "/index/upsert", sent)
+    assert sql(SPACE) == [(*bound, False)]
+    assert sql(VECTORS) == [("a", None), ("a", None), ("b", bound[0])]
+    found = await search(client, query="Sicherungen")
+    assert (found["mode"], found["results"][0]["doc_id"]) == ("lexical", "a")
+    vector = sent["chunks"][0]["meta"]["embedding"]
+    found = await search(client, embedding=vector, embedding_model=sent.get("embedding_model"))
+    assert [hit["doc_id"] for hit in found["results"]] == ["b"]
+    await posted(client, "/index/upsert", texts("c", GERMAN), 400)
+
+
+async def test_reembedding_gives_the_texts_vectors_again(
+    client: Client, sql: Sql, common_url: str
+) -> None:
+    await posted(client, "/index/upsert", texts("a", GERMAN))
+    await posted(client, "/index/upsert", document("b", [1, 0], texts=[OTHER]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INDEXD_EMBEDDER_PROVIDER", "local")
+        await asyncio.to_thread(command, common_url, "reembed", "notes")
+    assert sql(SPACE) == [(384, "multilingual-e5-small-q4", True)]
+    assert sql(VECTORS) == [("a", 384), ("b", 384)]
+    assert (await search(client, query=QUESTION))["results"][0]["doc_id"] == "a"
+
+
+@pytest.mark.parametrize("named", [None, "multilingual-e5-small-q4"])
+async def test_comparable_vectors_of_clients_join_and_are_never_taken_away(
+    client: Client, sql: Sql, named: str | None
+) -> None:
+    await posted(client, "/index/upsert", texts("a", GERMAN))
+    await posted(client, "/index/upsert", document("b", OWN, embedding_model=named))
+    assert sql(SPACE) == [(384, "multilingual-e5-small-q4", False)]
+    await posted(client, "/index/upsert", texts("c", OTHER))
+    answer = await posted(client, "/index/upsert", document("d", [1, 0]), 400)
+    assert answer["code"] == "dimension_mismatch"
+    assert sql(VECTORS) == [("a", 384), ("b", 384), ("c", 384)]
+
+
+async def test_in_a_bulk_the_vectors_of_clients_go_before_those_of_the_server(
+    client: Client, sql: Sql
+) -> None:
+    lines = [texts("a", GERMAN), document("b", [1, 0])]
+    response = await client.post(
+        "/index/bulk",
+        content=b"\n".join(msgspec.json.encode(line) for line in lines),
+        headers={"Content-Type": "application/x-ndjson"},
+    )
+    assert sql(SPACE) == [(2, None, False)]
+    assert [error["doc_id"] for error in response.json()["errors"]] == ["a"]
+
+
+async def test_vectors_sent_at_once_to_a_namespace_of_texts_all_find_room(
+    client: Client, sql: Sql
+) -> None:
+    await posted(client, "/index/upsert", texts("a", GERMAN))
+    await asyncio.gather(
+        *(posted(client, "/index/upsert", document(f"b{n}", [1, n])) for n in range(12))
+    )
+    assert sql(SPACE) == [(2, None, False)]
+    assert [size for _, size in sql(VECTORS)] == [None] + [2] * 12
+
+
+async def test_an_embedder_that_the_settings_name_binds_for_good(common_url: str, sql: Sql) -> None:
+    with running("ollama") as fake:
+        settings = Settings(
+            database_url=common_url,
+            pool_size=4,
+            embedder_provider="ollama",
+            embedder_base_url=fake.url,
+            embedder_model="all-minilm",
+        )
+        async with Client(create_app(settings)) as client:
+            await posted(client, "/index/upsert", texts("a", GERMAN))
+            await posted(client, "/index/upsert", document("b", [1, 0]), 400)
+    assert sql(SPACE) == [(8, "all-minilm", False)]
+
+
 # Its process
 
 
@@ -228,7 +330,9 @@ async def test_a_request_that_is_given_up_does_not_mix_up_the_answers(
     await asyncio.sleep(0.3)
     given_up.cancel()
     made = await embedder.embed([GERMAN, OTHER])
-    assert np.array(made.vectors) == pytest.approx(model.embed([GERMAN, OTHER], "passage"), abs=1e-5)
+    assert np.array(made.vectors) == pytest.approx(
+        model.embed([GERMAN, OTHER], "passage"), abs=1e-5
+    )
 
 
 async def test_a_query_does_not_wait_for_documents(embedder: Embedder) -> None:

@@ -41,7 +41,10 @@ def test_a_wrong_setting_is_refused_by_name(environ: dict[str, str], named: str)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("embedder_provider", "one of local, ollama, openai, sentence-transformers, none, got 'magic'"),
+        (
+            "embedder_provider",
+            "one of local, ollama, openai, sentence-transformers, none, got 'magic'",
+        ),
         ("log_level", "one of debug, info, warning, error, got 'magic'"),
     ],
 )

@@ -117,6 +117,8 @@ async def embedded_each(
         await _filled(embedder, [documents[place] for place in fitting], known, contact.model),
         strict=True,
     ):
+        if isinstance(outcome, Document) and embedder.only is not None:
+            outcome = msgspec.structs.replace(outcome, is_weak=True)
         outcomes[place] = outcome
     return outcomes
 
@@ -156,7 +158,7 @@ async def _served(
         if (
             (space is not None and space.model != embedder.only)
             or not embedder.only.agrees_with(document.model)
-            or not all(chunk.is_pending for chunk in document.chunks)
+            or len(_pending_texts(document)) < len(document.chunks)
         ):
             outcomes[place] = _no_embedder(document, "serves its namespace")
         else:

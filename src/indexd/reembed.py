@@ -177,8 +177,8 @@ class _Task(msgspec.Struct, frozen=True):
         """Vectors that stay must come from the model of those that are filled in."""
         spaces = await vector_spaces(self.connection, [self.namespace])
         present = spaces.get(self.namespace)
-        wanted = VectorSpace(self.contact.dimension, self.contact.model)
-        if self.fills and present is not None and present != wanted:
+        wanted = (self.contact.dimension, self.contact.model)
+        if self.fills and present is not None and (present.dimension, present.model) != wanted:
             raise EmbedderUnavailable(
                 f"the vectors of {self.namespace!r} come from another model than "
                 f"{self.contact.model} now: run this again"
@@ -201,6 +201,7 @@ class _Task(msgspec.Struct, frozen=True):
                     self.contact.model,
                     self.contact.dimension,
                     fills=self.fills,
+                    weak=self.embedder.only is not None,
                 )
         except DeadlockDetected:
             # A deletion holds a lock on a document and waits for the lock on the namespace.

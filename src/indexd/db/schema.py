@@ -105,6 +105,14 @@ namespaces = Table(
         comment="Whether a valid HNSW index for the dimension was there when the index keeper "
         "looked last",
     ),
+    Column(
+        "weak",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether all vectors come from the embedder that comes along: then the first "
+        "vector of a client that has another dimension, or names another model, takes their place",
+    ),
     PrimaryKeyConstraint("namespace", name="pk_namespaces"),
     CheckConstraint(
         "embedding_revision IS NULL OR embedding_model IS NOT NULL",

@@ -57,7 +57,8 @@ class Document(msgspec.Struct, frozen=True):
     """A document as a client sends it. All vectors have one dimension, all chunks different ids.
 
     `ingested_at` None means the time of the write; `model` None means that the client did not name
-    the model that made the vectors. `on_conflict` says what a document that is stored already is
+    the model that made the vectors. `is_weak`: all come from the embedder that comes along, and
+    yield to those of clients. `on_conflict` says what a document that is stored already is
     for: overwritten, left as it is, or a reason to refuse. With `if_version` the document is
     written only if the stored one has this version; 0: only if there is none.
     """
@@ -72,6 +73,7 @@ class Document(msgspec.Struct, frozen=True):
     model: Model | None = None
     on_conflict: OnConflict = "overwrite"
     if_version: int | None = None
+    is_weak: bool = False
 
     @property
     def dimension(self) -> int | None:

@@ -189,6 +189,7 @@ CHANGE_SPACE = """
        SET dimension          = %(dimension)s,
            embedding_model    = %(model)s,
            embedding_revision = %(revision)s,
+           weak               = CASE WHEN %(fills)s THEN weak ELSE %(weak)s END,
            index_serves       = coalesce(index_serves AND dimension = %(dimension)s, false)
      WHERE namespace = %(namespace)s
 """
@@ -201,19 +202,29 @@ CLEAR = """
 
 
 async def put_in_place(
-    connection: Connection, namespace: str, model: Model, dimension: int, *, fills: bool
+    connection: Connection,
+    namespace: str,
+    model: Model,
+    dimension: int,
+    *,
+    fills: bool,
+    weak: bool = False,
 ) -> int:
     """Give all chunks of a namespace their new vectors; returns the number of chunks.
 
     With `fills` only those that have none get one, and the caller has looked that the namespace has
-    this model and dimension.
+    this model and dimension. `weak`: the vectors are to yield to those that clients send.
 
     Atomic in the caller's transaction: a reader sees all old vectors, then all new ones. Locks: the
     caller has called `vector_space.shut_out_writers` before, and has looked in the same transaction
     that no text is without a new vector; then the rows of all chunks are locked. A deletion that
     holds a document and waits for the namespace makes PostgreSQL raise DeadlockDetected.
     """
-    values = _model_values(namespace, model) | {"dimension": dimension, "fills": fills}
+    values = _model_values(namespace, model) | {
+        "dimension": dimension,
+        "fills": fills,
+        "weak": weak,
+    }
     changed = await connection.execute(PUT_IN_PLACE, values)
     await connection.execute(CHANGE_SPACE, values)
     await connection.execute(CLEAR, values)

@@ -137,14 +137,16 @@ async def _claim(
 ) -> tuple[VectorSpace, list[DocumentRow], ClaimedNamespace]:
     """Lock the namespace; returns its vector space, and the documents that it accepts."""
     # A namespace without a vector space gets that of the first document with vectors that was sent,
-    # and the first model that is named with its dimension. One without vectors fixes nothing.
+    # and the first model that is named with its dimension. One without vectors fixes nothing, and
+    # vectors of the embedder that comes along yield to those that clients sent.
     sent = [
-        VectorSpace(row.document.dimension, row.document.model)
+        VectorSpace(row.document.dimension, row.document.model, row.document.is_weak)
         for row in sorted(members, key=attrgetter("place"))
         if row.document.dimension is not None
     ] or [VectorSpace(None, None)]
+    sent.sort(key=attrgetter("is_weak"))
     dimension = sent[0].dimension
-    sent.sort(key=lambda one: (one.dimension != dimension, one.model is None))
+    sent.sort(key=lambda one: (one.is_weak, one.dimension != dimension, one.model is None))
     space = sent[0]
     while True:
         fitting = [row for row in members if space.accepts(row.document)]

@@ -17,10 +17,12 @@ class VectorSpace(msgspec.Struct, frozen=True):
     """What all vectors of a namespace have in common; `model` None where nobody named it.
 
     `dimension` is None, and so is the model, where the namespace holds texts without vectors alone.
+    `is_weak`: all vectors come from the embedder that comes along, and yield to those of clients.
     """
 
     dimension: int | None
     model: Model | None
+    is_weak: bool = False
 
     def accepts(self, document: Document) -> bool:
         """Whether the document's vectors, if any, can be compared with those of this space."""
@@ -36,6 +38,7 @@ class VectorSpace(msgspec.Struct, frozen=True):
             "dimension": self.dimension,
             "model": self.model and self.model.name,
             "revision": self.model and self.model.revision,
+            "weak": self.is_weak,
         }
 
 
@@ -43,6 +46,7 @@ HAS_SPACE = """CASE
                WHEN %(dimension)s::int IS NULL
                THEN documents > 0 OR dimension IS NULL
                ELSE dimension = %(dimension)s
+                AND (%(weak)s OR NOT weak)
                 AND CASE
                        WHEN %(model)s::text IS NULL
                        THEN documents > 0 OR embedding_model IS NULL
@@ -63,12 +67,12 @@ class _SpaceRow(msgspec.Struct, frozen=True):
     dimension: int | None
     embedding_model: str | None
     embedding_revision: str | None
+    weak: bool
 
     @property
     def space(self) -> VectorSpace:
-        return VectorSpace(
-            self.dimension, Model.named(self.embedding_model, self.embedding_revision)
-        )
+        model = Model.named(self.embedding_model, self.embedding_revision)
+        return VectorSpace(self.dimension, model, self.weak)
 
 
 class _NamespaceRow(_SpaceRow, frozen=True):
@@ -79,15 +83,15 @@ class _NamespaceRow(_SpaceRow, frozen=True):
 CREATE = """
     /* indexd:writing.vector_space.create */
     INSERT INTO indexd.namespaces (
-        namespace, dimension, embedding_model, embedding_revision, created_at
+        namespace, dimension, embedding_model, embedding_revision, weak, created_at
     )
-    VALUES (%(namespace)s, %(dimension)s, %(model)s, %(revision)s, %(at)s)
+    VALUES (%(namespace)s, %(dimension)s, %(model)s, %(revision)s, %(weak)s, %(at)s)
     ON CONFLICT (namespace) DO NOTHING
 """
 
 LOOK = f"""
     /* indexd:writing.vector_space.look */
-    SELECT namespace, dimension, embedding_model, embedding_revision, documents,
+    SELECT namespace, dimension, embedding_model, embedding_revision, weak, documents,
            {IS_OPEN} AS is_open
       FROM indexd.namespaces
      WHERE namespace = %(namespace)s
@@ -99,6 +103,7 @@ CHANGE_EMPTY = """
        SET dimension          = %(dimension)s,
            embedding_model    = %(model)s,
            embedding_revision = %(revision)s,
+           weak               = %(weak)s,
            index_serves       = coalesce(index_serves AND dimension = %(dimension)s, false)
      WHERE namespace = %(namespace)s
        AND (documents = 0 OR dimension IS NULL)
@@ -124,8 +129,8 @@ async def settle(
 
     A namespace that is new, empty or without vectors takes the wanted space, and one whose model
     nobody named yet takes the wanted model. Both lock the namespace's row, until the end of the
-    transaction, against all other writers. A namespace that holds documents of another space keeps
-    it, and nothing is locked. Raises WritesPaused.
+    transaction, against all other writers; so does a weak one that yields. Another namespace that
+    holds documents of another space keeps it, and nothing is locked. Raises WritesPaused.
     """
     parameters = {"namespace": namespace, "at": at, **wanted.parameters}
     created = await connection.execute(CREATE, parameters)
@@ -141,13 +146,66 @@ async def settle(
         present = row.space
         agrees = present.model is None or present.model.agrees_with(wanted.model)
         same = present.dimension == wanted.dimension and agrees
-        if row.documents and present.dimension is not None and not same:
-            return present
+        if row.documents and present.dimension is not None:
+            if present.is_weak and not wanted.is_weak and wanted.dimension is not None:
+                return await _yield_to(connection, wanted, parameters)
+            if not same:
+                return present
     # The namespace looks empty or without vectors, or its model unnamed. Another writer may be
     # changing that: lock it and look again, in statements of their own.
     await shut_out_writers(connection, namespace)
     await connection.execute(CHANGE_EMPTY, parameters)
     await connection.execute(NAME_MODEL, parameters)
+    return wanted
+
+
+BIND = """
+    /* indexd:writing.vector_space.bind */
+    UPDATE indexd.namespaces
+       SET weak = false
+     WHERE namespace = %(namespace)s
+"""
+
+DROP_VECTORS = """
+    /* indexd:writing.vector_space.drop_vectors */
+    UPDATE indexd.chunks
+       SET embedding = NULL
+     WHERE namespace = %(namespace)s
+       AND embedding IS NOT NULL
+"""
+
+BIND_ANEW = """
+    /* indexd:writing.vector_space.bind_anew */
+    UPDATE indexd.namespaces
+       SET dimension          = %(dimension)s,
+           embedding_model    = %(model)s,
+           embedding_revision = %(revision)s,
+           weak               = false,
+           index_serves       = false
+     WHERE namespace = %(namespace)s
+"""
+
+
+async def _yield_to(
+    connection: Connection, wanted: VectorSpace, parameters: dict[str, Any]
+) -> VectorSpace:
+    """The space of a weak namespace, to which a client brings the first vectors of its own.
+
+    Where they can be compared with those of the namespace, both stay. Else the wanted space takes
+    the place of its own, and the texts of the namespace have no vectors, until `indexd reembed`.
+    """
+    await shut_out_writers(connection, parameters["namespace"])
+    row = await rows.first(connection, _NamespaceRow, LOOK, parameters)
+    if row is None or not row.weak:
+        # Another writer was faster; the caller looks again.
+        return wanted if row is None else row.space
+    present = row.space
+    agrees = wanted.model is None or wanted.model.agrees_with(present.model)
+    if present.dimension == wanted.dimension and agrees:
+        await connection.execute(BIND, parameters)
+        return VectorSpace(present.dimension, present.model)
+    await connection.execute(DROP_VECTORS, parameters)
+    await connection.execute(BIND_ANEW, parameters)
     return wanted
 
 
@@ -188,7 +246,7 @@ async def pause(connection: Connection, namespace: str, *, until: datetime | Non
 
 SPACES = """
     /* indexd:writing.vector_space.spaces */
-    SELECT namespace, dimension, embedding_model, embedding_revision
+    SELECT namespace, dimension, embedding_model, embedding_revision, weak
       FROM indexd.namespaces
      WHERE namespace = ANY(%(namespaces)s)
        AND documents > 0
