@@ -47,6 +47,7 @@ class Fake:
         self.batches: list[int] = []
         self.most_at_once = 0
         self.digest = "1b226e2802dbb772b5fc32a58f103ca1804ef7501331012de126ab22f67475ef"
+        self.model = "all-minilm"
         self.dimension = DIMENSION
         self.key: str | None = None
         self.refuses: str | None = None
@@ -97,7 +98,7 @@ class Fake:
                 if fake._stalls(self):
                     return
                 if self.path == "/api/tags" and fake.kind == "ollama":
-                    named = {"name": "all-minilm:latest", "model": "all-minilm:latest"}
+                    named = {"name": f"{fake.model}:latest", "model": f"{fake.model}:latest"}
                     fake._send(self, {"models": [named | {"size": 1, "digest": fake.digest}]})
                 elif self.path == "/v1/models" and fake.kind == "openai" and fake.lists_models:
                     fake._send(self, {"object": "list", "data": []})

@@ -1,11 +1,13 @@
 """Embedders over a real socket: what they are sent, how they fail, and what that costs."""
 
+import asyncio
 import json
+import re
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 import numpy as np
@@ -13,9 +15,11 @@ import pytest
 
 import indexd
 from indexd.app import create_app
+from indexd.embedders import prefixes
+from indexd.embedders.prefixes import Prefixes
 from indexd.errors import ConfigurationError
 from indexd.settings import Settings, load
-from tests.conftest import Client, Sql, document
+from tests.conftest import Client, Sql, command, document
 from tests.fake_embedders import BROKEN, DIMENSION, Fake, Mode, running, vector
 
 pytestmark = pytest.mark.slow
@@ -36,8 +40,7 @@ def settings_for(fake: Fake, url: str, **rest: Any) -> Settings:
         pool_timeout_seconds=2,
         embedder_provider=fake.kind,
         embedder_base_url=fake.url,
-        embedder_model="all-minilm",
-        **({"embedder_timeout": TIMEOUT} | rest),
+        **({"embedder_timeout": TIMEOUT, "embedder_model": "all-minilm"} | rest),
     )
 
 
@@ -429,3 +432,117 @@ def test_an_empty_key_file_is_refused_and_no_request_goes_without_a_key(
 def test_a_wrong_embedder_stops_the_start_by_name(environ: dict[str, str], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         create_app(load({"INDEXD_DATABASE_URL": "postgresql://x/y", **environ}))
+
+
+# What the model is told that a text is
+
+
+async def test_a_model_without_prefixes_gets_texts_as_they_are(client: Client, fake: Fake) -> None:
+    await client.post("/index/upsert", json=texts_document("a", "plain"))
+    await search(client, query="question")
+    assert fake.texts == ["plain", "question"]
+
+
+@contextmanager
+def named(kind: Literal["ollama", "openai"], model: str) -> Iterator[Fake]:
+    with running(kind) as fake:
+        fake.model = model
+        yield fake
+
+
+@pytest.mark.parametrize("kind", ["ollama", "openai"])
+async def test_a_model_with_prefixes_gets_them_and_says_so_in_its_revision(
+    kind: Literal["ollama", "openai"], common_url: str, sql: Sql
+) -> None:
+    with named(kind, "nomic-embed-text") as fake:
+        async with served(fake, common_url, embedder_model="nomic-embed-text") as client:
+            await client.post("/index/upsert", json=texts_document("a", "backups"))
+            assert (await search(client, query="backups"))["results"]
+            answer = (await client.post("/embed/text", json=EMBED)).json()
+    assert fake.texts == [
+        "search_document: backups",
+        "search_query: backups",
+        "search_document: a text",
+    ]
+    assert answer["embedded_as"] == "passage"
+    [(revision,)] = sql("SELECT embedding_revision FROM indexd.namespaces")
+    assert answer["model_revision"] == f"{revision}-{DIMENSION}"
+    digest = "1b226e2802db-" if kind == "ollama" else ""
+    assert re.fullmatch(f"{digest}prefixes-[0-9a-f]{{8}}", revision)
+
+
+@pytest.mark.parametrize("kind", ["ollama", "openai"])
+async def test_a_namespace_embedded_without_prefixes_is_told_apart_until_it_is_reembedded(
+    kind: Literal["ollama", "openai"], common_url: str, sql: Sql
+) -> None:
+    with named(kind, "nomic-embed-text") as fake:
+        plain = {"embedder_query_prefix": "none", "embedder_passage_prefix": "none"}
+        nomic = {"embedder_model": "nomic-embed-text"}
+        async with served(fake, common_url, **nomic, **plain) as client:
+            await client.post("/index/upsert", json=texts_document("a", "backups"))
+            assert (await search(client, query="backups"))["results"]
+        assert fake.texts == ["backups", "backups"]
+        async with served(fake, common_url, **nomic) as client:
+            body = {"namespace": "notes", "query": "backups"}
+            for route, sent in (
+                ("/index/search", body),
+                ("/index/upsert", texts_document("b", "tapes")),
+            ):
+                response = await client.post(route, json=sent)
+                assert response.status_code == 400, response.text
+                assert response.json()["code"] == "embedding_model_mismatch"
+                assert "indexd reembed" in response.json()["hint"]
+            # A client cannot name a revision, and is taken at its word.
+            own = document("c", vector("own"), embedding_model="nomic-embed-text")
+            assert (await client.post("/index/upsert", json=own)).status_code == 200
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("INDEXD_EMBEDDER_PROVIDER", kind)
+            patch.setenv("INDEXD_EMBEDDER_MODEL", "nomic-embed-text")
+            patch.setenv("INDEXD_EMBEDDER_BASE_URL", fake.url)
+            sql("UPDATE indexd.chunks SET text = 'own' WHERE text = ''")
+            await asyncio.to_thread(command, common_url, "reembed", "notes")
+        async with served(fake, common_url, **nomic) as client:
+            assert (await search(client, query="backups"))["results"]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("nomic-embed-text:latest", Prefixes("search_query: ", "search_document: ")),
+        ("intfloat/multilingual-e5-large", Prefixes("query: ", "passage: ")),
+        ("/models/e5-base-v2/", Prefixes("query: ", "passage: ")),
+        ("snowflake-arctic-embed2", Prefixes("query: ")),
+        ("Snowflake/snowflake-arctic-embed-l-v2.0", Prefixes("query: ")),
+        ("bge-m3", Prefixes()),
+        ("thenlper/gte-base", Prefixes()),
+        ("all-minilm", Prefixes()),
+        ("text-embedding-3-small", Prefixes()),
+    ],
+)
+def test_prefixes_go_by_the_name_of_the_model(model: str, expected: Prefixes) -> None:
+    assert prefixes.of(model) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "query"),
+    [
+        ("BAAI/bge-large-en-v1.5", "Represent this sentence for searching relevant passages: "),
+        ("mxbai-embed-large", "Represent this sentence for searching relevant passages: "),
+        (
+            "snowflake-arctic-embed:335m",
+            "Represent this sentence for searching relevant passages: ",
+        ),
+        (
+            "intfloat/multilingual-e5-large-instruct",
+            "Instruct: Given a web search query, retrieve relevant passages that answer the query"
+            "\nQuery: ",
+        ),
+    ],
+)
+def test_some_models_have_a_prefix_for_queries_alone(model: str, query: str) -> None:
+    assert prefixes.of(model) == Prefixes(query)
+
+
+def test_settings_name_other_prefixes() -> None:
+    assert prefixes.chosen("bge-m3", "q: ", None) == Prefixes("q: ")
+    assert prefixes.chosen("e5-small", "none", None) == Prefixes("", "passage: ")

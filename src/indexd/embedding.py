@@ -117,8 +117,6 @@ async def embedded_each(
         await _filled(embedder, [documents[place] for place in fitting], known, contact.model),
         strict=True,
     ):
-        if isinstance(outcome, Document) and embedder.only is not None:
-            outcome = msgspec.structs.replace(outcome, is_weak=True)
         outcomes[place] = outcome
     return outcomes
 
@@ -232,7 +230,13 @@ async def _filled(
         failed = error
     except EmbedderUnavailable as error:
         failed = error
-    return [_with_vectors(document, known, fresh, model, failed) for document in documents]
+    outcomes = [_with_vectors(document, known, fresh, model, failed) for document in documents]
+    if embedder.only is None:
+        return outcomes
+    return [
+        msgspec.structs.replace(outcome, is_weak=True) if isinstance(outcome, Document) else outcome
+        for outcome in outcomes
+    ]
 
 
 def _with_vectors(

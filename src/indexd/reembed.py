@@ -24,7 +24,6 @@ from indexd.store import indexes
 from indexd.store.writing import reembed as store
 from indexd.store.writing.reembed import Extent, Text
 from indexd.store.writing.vector_space import (
-    VectorSpace,
     pause,
     shut_out_writers,
     vector_spaces,
