@@ -1,5 +1,6 @@
 """What is near a document, by the document's own vectors."""
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -29,15 +30,20 @@ async def with_vector(connection: Connection, query: Query) -> Query:
     """The query with the vector of the document that it names. Raises NotFound."""
     doc_id = query.related_to
     assert doc_id is not None  # noqa: S101 (the caller's condition)
-    vector = await centre(connection, query.namespace, doc_id)
+    vector = await centre(connection, query.namespace, doc_id, at=query.at)
     if vector is None:
         raise missing(query.namespace, doc_id)
     return replace(query, vector=vector, filters=replace(query.filters, not_doc_id=doc_id))
 
 
-async def centre(connection: Connection, namespace: str, doc_id: str) -> Embedding | None:
-    """The normalised mean of a document's vectors, the first where that vanishes."""
-    values = {"namespace": namespace, "doc_id": doc_id}
+async def centre(
+    connection: Connection, namespace: str, doc_id: str, *, at: datetime
+) -> Embedding | None:
+    """The normalised mean of a document's vectors, the first where that vanishes.
+
+    None where there is no such document, or it has expired.
+    """
+    values = {"namespace": namespace, "doc_id": doc_id, "at": at}
     found = await rows.first(connection, _Centre, statements.centre(), values)
     if found is None or found.mean is None:
         return None

@@ -11,6 +11,7 @@ from indexd.store.filters import Filters, content, in_time, matches, may_match, 
 from indexd.store.namespaces import FACTS, Facts
 from indexd.store.search import hits
 from indexd.store.search.query import Query
+from indexd.store.visible import live
 
 _KEY = "doc_id, ordinal, chunk_id"
 _CANDIDATE = f"{_KEY}, ingested_at, half_life_seconds"
@@ -455,7 +456,7 @@ def fused(*, per_document: bool = False) -> str:
 
 def centre() -> str:
     """The mean of a document's vectors, and its first vector."""
-    return """/* indexd:search.centre */
+    return f"""/* indexd:search.centre */
         SELECT avg(embedding) AS mean,
                (
                 SELECT embedding
@@ -468,4 +469,11 @@ def centre() -> str:
           FROM indexd.chunks
          WHERE namespace = %(namespace)s
            AND doc_id = %(doc_id)s
+           AND EXISTS (
+                SELECT 1
+                  FROM indexd.documents AS document
+                 WHERE document.namespace = %(namespace)s
+                   AND document.doc_id = %(doc_id)s
+                   AND {live("document")}
+               )
     """
