@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from indexd import gauges
 from indexd.app import create_app
 from indexd.settings import Settings
-from tests.conftest import Client, Sql, document
+from tests.conftest import Client, Sql, document, service_of
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 PAST, SOON, LATER = "2026-05-31T00:00:00Z", "2026-06-01T00:01:00Z", "2026-07-01T00:00:00Z"
@@ -311,3 +312,21 @@ async def test_a_forget_takes_what_expired_too(memory: Client, clock: Clock) -> 
     )
     assert answer.json()["forgotten_count"] == 1
     assert await events(memory) == [("manual", 1)]
+
+
+async def test_a_gauge_counts_what_is_hidden_and_not_removed_yet(
+    settings: Settings, clock: Clock
+) -> None:
+    app = create_app(settings, now=clock)
+    async with Client(app) as client:
+        for doc_id in ("a", "b"):
+            await put(client, doc_id, ttl_seconds=60)
+        for seconds, expected in ((0, 0), (60, 2)):
+            clock.forward(seconds)
+            await gauges.sample_database(service_of(app))
+            text = (await client.get("/metrics")).text
+            assert f'index_items_expired{{namespace="notes"}} {expected}.0' in text
+            assert f'index_items_due{{namespace="notes",reason="expired"}} {expected}.0' in text
+        await put(client, "a")
+        await gauges.sample_database(service_of(app))
+        assert 'index_items_expired{namespace="notes"} 0.0' in (await client.get("/metrics")).text
