@@ -15,10 +15,12 @@ from indexd import store
 from indexd.policy import Policy, Semantic
 from indexd.store import indexes, library
 from indexd.store.filters import Filters
-from indexd.store.forgetting import purge_rank, retention
+from indexd.store.forgetting import forget, plans, purge_rank, retention
+from indexd.store.forgetting.forget import Condition
 from indexd.store.indexes import Namespace, Rules
 from indexd.store.library import Page, Wanted
 from indexd.store.search import statements
+from indexd.store.where.tree import parse
 from indexd.store.writing import chunk_rows
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +36,7 @@ ALL = Filters(
     ingested_before=AT,
     meta={"lang": "de"},
 )
+BY_WHERE = Filters(where=parse({"field": "meta.lang", "op": "ne", "value": "de"}), unexpired_at=AT)
 NAME = re.compile(r"\s*/\* indexd:([a-z_.]+) \*/")
 OLDEST = Policy(max_items=10, purge_strategy="oldest")
 LOWEST_SCORE = Policy(max_items=10, purge_strategy="lowest_score")
@@ -72,6 +75,9 @@ def others() -> dict[str, str]:
         "library.page": library.page_statement(
             Page("created_at", True, 100, ("", "")), ALL, Wanted(False, False, 1, AT)
         ),
+        "forgetting.forget.lock": forget.lock_statement(Condition()),
+        "forgetting.forget.still_condemned": forget.still_condemned_statement(Condition()),
+        "forgetting.plans.insert_documents": plans.insert_documents(Condition()),
         "library.count": library.count_statement(Filters()),
         "writing.upsert.insert_whole": chunk_rows.insert_whole_statement(2),
         "writing.upsert.insert_chunks": chunk_rows.insert_chunks_statement(2),
@@ -97,6 +103,7 @@ def searches() -> dict[str, str]:
         "search.rescan": statements.rescan(none, floor=True, per_document=False),
         "search.chosen": statements.chosen(),
         "search.estimate": statements.estimate(ALL),
+        "search.sample": statements.sample(BY_WHERE),
         "search.words": statements.words(none, "all_words"),
         "search.words_pool": statements.words_pool(none, "any_word"),
         "search.fused": statements.fused(),

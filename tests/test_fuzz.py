@@ -65,6 +65,7 @@ def test_no_made_up_request_breaks_the_service(
                 check()
         assert process.poll() is None
         assert client.get("/readyz").status_code == 200
-    assert "request failed" not in (tmp_path / "out").read_text()
+    # An id that a request made up may read like the message.
+    assert '"event":"request failed"' not in (tmp_path / "out").read_text()
     assert len(seen) >= 10
     assert 200 in seen["POST /index/search"] | seen["POST /index/upsert"]

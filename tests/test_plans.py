@@ -14,18 +14,18 @@ from indexd.background.index_keeper import keep_once
 from indexd.store.filters import (
     Filters,
     for_documents,
-    matches,
     may_match,
-    may_match_fields,
+    of_chunks,
     of_fields,
     parameters,
 )
-from indexd.store.forgetting.forget import CONDEMNED, Condition, condition_values
+from indexd.store.forgetting.forget import Condition, condemned, condition_values
 from indexd.store.indexes import Rules, index_name
 from indexd.store.namespaces import facts_values
 from indexd.store.search import statements
 from indexd.store.search.bounds import NO_HALF_LIFE
 from indexd.store.search.costs import Tuning
+from indexd.store.where.tree import parse
 from tests.conftest import _url
 
 pytestmark = pytest.mark.slow
@@ -34,6 +34,8 @@ AT = datetime(2026, 6, 1, tzinfo=UTC)
 CHUNKS = 20_000
 DIMENSION = 32
 HNSW = index_name("large", DIMENSION)
+BY_META = {"field": "meta.n", "op": "eq", "value": 7}
+BY_TAG = {"field": "tags", "op": "any", "value": ["t7"]}
 
 Explained = dict[str, Any]
 
@@ -100,7 +102,7 @@ def explain(planner: psycopg.Connection[Any], statement: str, **more: Any) -> li
     filters = more.pop("filters", Filters())
     values = {
         **parameters(filters),
-        **facts_values("large", DIMENSION),
+        **facts_values("large", DIMENSION, AT),
         "vector": np.ones(DIMENSION, np.float32) / np.float32(np.sqrt(DIMENSION)),
         "half_life": 86_400.0,
         "k": 10,
@@ -188,9 +190,11 @@ def test_the_sweep_reads_its_slice_of_its_class(planner: Any) -> None:
 @pytest.mark.parametrize(
     ("filters", "index"),
     [
-        (Filters(tags=["t7"]), "ix_chunks_filter_keys"),
-        (Filters(source_path=["path/7"]), "ix_chunks_filter_keys"),
-        (Filters(meta={"n": 7}), "ix_chunks_meta"),
+        (Filters(tags=["t7"]), "ix_chunk_fields_filter_keys"),
+        (Filters(source_path=["path/7"]), "ix_chunk_fields_filter_keys"),
+        (Filters(meta={"n": 7}), "ix_chunk_fields_meta"),
+        (Filters(where=parse(BY_META)), "ix_chunk_fields_meta"),
+        (Filters(where=parse({"or": [BY_META, BY_TAG]})), "ix_chunk_fields_filter_keys"),
         (Filters(ingested_after=AT - timedelta(hours=50)), "ix_chunks_ingested_at"),
         (Filters(doc_id=["d7"]), "pk_chunks"),
     ],
@@ -213,14 +217,14 @@ def test_a_rare_filter_finds_fields_and_documents_by_its_own_index(
     planner: Any, filters: Filters, index: str
 ) -> None:
     expected = planner.execute(
-        f"SELECT count(*) FROM indexd.chunks WHERE namespace = 'large' AND {matches(filters)}",
+        f"SELECT count(*) FROM indexd.chunks WHERE namespace = 'large' AND {of_chunks(filters)}",
         {**parameters(filters), "namespace": "large"},
     ).fetchone()
     for statement in (
         f"SELECT FROM indexd.chunk_fields AS fields WHERE namespace = %(namespace)s "
         f"AND {of_fields(filters)}",
         f"SELECT FROM indexd.chunk_fields AS fields WHERE namespace = %(namespace)s "
-        f"AND {may_match_fields(filters)}",
+        f"AND {may_match(filters)}",
         f"SELECT FROM indexd.documents AS document WHERE namespace = %(namespace)s "
         f"AND {for_documents(filters)}",
     ):
@@ -232,8 +236,8 @@ def test_a_rare_filter_finds_fields_and_documents_by_its_own_index(
 
 
 def test_a_forget_by_tags_finds_its_documents_by_the_index_of_fields(planner: Any) -> None:
-    values = condition_values(Condition(namespace="large", tags=["t7"]), "large")
-    plan = explain(planner, CONDEMNED, **values)
+    condition = Condition(namespace="large", tags=["t7"])
+    plan = explain(planner, condemned(condition), **condition_values(condition, "large"))
     assert "ix_chunk_fields_filter_keys" in indexes_of(plan)
     assert not reads(plan, "documents")
     assert plan[0]["Actual Rows"] == CHUNKS / 1_000
@@ -244,7 +248,7 @@ def test_what_passes_a_filter_is_estimated_once(planner: Any, filters: Filters) 
     """A key and its value are one thing; the planner multiplies their shares."""
     values = {**parameters(filters), "namespace": "large"}
     [[[plan]]] = planner.execute(
-        "EXPLAIN (ANALYZE, FORMAT JSON) SELECT FROM indexd.chunks"
+        "EXPLAIN (ANALYZE, FORMAT JSON) SELECT FROM indexd.chunk_fields AS fields"
         f" WHERE namespace = %(namespace)s AND {may_match(filters)}",
         values,
     ).fetchall()

@@ -111,7 +111,7 @@ async def store_and_index(connection: Connection, namespace: str, corpus: Corpus
 
 
 async def space_of(connection: Connection, namespace: str, half_life: float | None) -> Facts:
-    found = await facts(connection, namespace, DIMENSION)
+    found = await facts(connection, namespace, DIMENSION, AT)
     assert found is not None
     assert found.indexed
     return Facts(namespace, DIMENSION, found.chunks, half_life, indexed=True)

@@ -136,6 +136,12 @@ class UnsafeForget(InvalidRequest):
     code = "unsafe_forget"
 
 
+class PlanRequired(UnsafeForget):
+    """A forget by `where` alone: only what a dry run has shown is removed."""
+
+    code = "plan_required"
+
+
 class IncompleteBody(InvalidRequest):
     """The client left before its body was complete."""
 
@@ -263,6 +269,12 @@ class Unavailable(IndexdError):
     headers = MappingProxyType({"Retry-After": "1"})
 
 
+class FilterTooDear(Unavailable):
+    """What the filter lets through could not be found in the time that a statement has."""
+
+    code = "filter_too_dear"
+
+
 class Overloaded(Unavailable):
     """The server has more requests than it can serve in time; try again shortly."""
 
@@ -273,6 +285,10 @@ class DatabaseUnavailable(Unavailable):
     """The database cannot be reached; try again shortly."""
 
     code = "database_unavailable"
+
+
+class TookTooLong(DatabaseUnavailable):
+    """A statement took longer than the server allows; try again."""
 
 
 class WritesPaused(Unavailable):

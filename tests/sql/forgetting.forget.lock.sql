@@ -1,6 +1,6 @@
 /* indexd:forgetting.forget.lock */
 SELECT doc_id, ingested_at, digest
-  FROM indexd.documents
+  FROM indexd.documents AS document
  WHERE namespace = %(namespace)s
    -- A field that the request does not give is NULL: then every document passes.
    AND (%(older_than)s::timestamptz IS NULL OR ingested_at < %(older_than)s)

@@ -23,7 +23,7 @@ SELECT document.doc_id,
   FROM indexd.documents AS document
  WHERE document.namespace = %(namespace)s
    AND (document.expires_at IS NULL OR document.expires_at > %(at)s::timestamptz)
-   AND (EXISTS (
+   AND (document.doc_id = ANY(%(doc_ids)s::text[]) AND document.ingested_at > %(ingested_after)s::timestamptz AND document.ingested_at < %(ingested_before)s::timestamptz AND EXISTS (
         SELECT 1
           FROM indexd.chunk_fields AS fields
          WHERE fields.namespace = %(namespace)s
@@ -55,7 +55,7 @@ SELECT document.doc_id,
          WHERE fields.namespace = %(namespace)s
            AND fields.doc_id = document.doc_id
            AND fields.meta @> %(meta)s::jsonb
-       ) AND document.source_ref_origin = ANY(%(source_ref_origin)s::text[]) AND document.doc_id = ANY(%(doc_ids)s::text[]) AND document.ingested_at > %(ingested_after)s::timestamptz AND document.ingested_at < %(ingested_before)s::timestamptz)
+       ) AND document.source_ref_origin = ANY(%(source_ref_origin)s::text[]))
    AND (document.created_at, document.doc_id) < (%(after)s::timestamptz, %(after_id)s)
  ORDER BY document.created_at DESC, document.doc_id DESC
  LIMIT %(limit)s

@@ -11,6 +11,12 @@
                      WHERE indexrelid = to_regclass(%(index)s)
                        AND indisvalid
                    ) AS indexed,
+                   EXISTS (
+                    SELECT 1
+                      FROM indexd.documents
+                     WHERE documents.namespace = %(namespace)s
+                       AND documents.expires_at <= %(unexpired_at)s
+                   ) AS expired,
                    coalesce(policy.semantic, false) AS semantic,
                    embedding_model AS model_name,
                    embedding_revision AS model_revision

@@ -8,23 +8,35 @@
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
                AND vector_dims(embedding) = 384
-               AND ((
-        filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s::text[])
+               AND (chunks.doc_id = ANY(%(doc_ids)s::text[]) AND chunks.ingested_at > %(ingested_after)s::timestamptz AND chunks.ingested_at < %(ingested_before)s::timestamptz AND coalesce((
+            SELECT true
+              FROM indexd.chunk_fields AS fields
+             WHERE fields.namespace = %(namespace)s
+               AND fields.doc_id = chunks.doc_id
+               AND fields.ordinal = chunks.ordinal
+               AND (
+        fields.filter_keys && indexd.filter_keys_of(
+            %(namespace)s, 'tag', %(tags)s::text[]
+        )
         AND EXISTS (
-            SELECT
-              FROM unnest(tags) AS tag
+            SELECT 1
+              FROM unnest(fields.tags) AS tag
              CROSS JOIN unnest(%(tags)s::text[]) AS wanted
              WHERE tag = wanted OR starts_with(tag, wanted || '/')
         )
-    ) AND
-        filter_keys && indexd.filter_keys_of(%(namespace)s, 'source_path', %(source_path)s::text[])
-        AND source_path = ANY(%(source_path)s::text[])
-     AND
-        filter_keys && indexd.filter_keys_of(
+    )
+               AND
+        fields.filter_keys && indexd.filter_keys_of(
+            %(namespace)s, 'source_path', %(source_path)s::text[]
+        )
+        AND fields.source_path = ANY(%(source_path)s::text[])
+               AND
+        fields.filter_keys && indexd.filter_keys_of(
             %(namespace)s, 'source_ref_origin', %(source_ref_origin)s::text[]
         )
-        AND source_ref_origin = ANY(%(source_ref_origin)s::text[])
-     AND doc_id = ANY(%(doc_ids)s::text[]) AND meta @> %(meta)s::jsonb AND ingested_at > %(ingested_after)s::timestamptz AND ingested_at < %(ingested_before)s::timestamptz)
+        AND fields.source_ref_origin = ANY(%(source_ref_origin)s::text[])
+               AND fields.meta @> %(meta)s::jsonb
+           ), false))
              ORDER BY (embedding::halfvec(384)) <#> %(vector)s::vector::halfvec(384)
              LIMIT %(similar_rows)s
               ) AS nearby
@@ -32,26 +44,38 @@
         newest AS MATERIALIZED (
             SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
                    -(embedding <#> %(vector)s) AS cosine,
-                   ((
-        filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s::text[])
+                   (chunks.doc_id = ANY(%(doc_ids)s::text[]) AND coalesce((
+            SELECT true
+              FROM indexd.chunk_fields AS fields
+             WHERE fields.namespace = %(namespace)s
+               AND fields.doc_id = chunks.doc_id
+               AND fields.ordinal = chunks.ordinal
+               AND (
+        fields.filter_keys && indexd.filter_keys_of(
+            %(namespace)s, 'tag', %(tags)s::text[]
+        )
         AND EXISTS (
-            SELECT
-              FROM unnest(tags) AS tag
+            SELECT 1
+              FROM unnest(fields.tags) AS tag
              CROSS JOIN unnest(%(tags)s::text[]) AS wanted
              WHERE tag = wanted OR starts_with(tag, wanted || '/')
         )
-    ) AND
-        filter_keys && indexd.filter_keys_of(%(namespace)s, 'source_path', %(source_path)s::text[])
-        AND source_path = ANY(%(source_path)s::text[])
-     AND
-        filter_keys && indexd.filter_keys_of(
+    )
+               AND
+        fields.filter_keys && indexd.filter_keys_of(
+            %(namespace)s, 'source_path', %(source_path)s::text[]
+        )
+        AND fields.source_path = ANY(%(source_path)s::text[])
+               AND
+        fields.filter_keys && indexd.filter_keys_of(
             %(namespace)s, 'source_ref_origin', %(source_ref_origin)s::text[]
         )
-        AND source_ref_origin = ANY(%(source_ref_origin)s::text[])
-     AND doc_id = ANY(%(doc_ids)s::text[]) AND meta @> %(meta)s::jsonb) AS matches
+        AND fields.source_ref_origin = ANY(%(source_ref_origin)s::text[])
+               AND fields.meta @> %(meta)s::jsonb
+           ), false)) AS matches
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
-               AND (ingested_at > %(ingested_after)s::timestamptz AND ingested_at < %(ingested_before)s::timestamptz)
+               AND (chunks.ingested_at > %(ingested_after)s::timestamptz AND chunks.ingested_at < %(ingested_before)s::timestamptz)
              ORDER BY ingested_at DESC
              LIMIT %(newest_rows)s
         ),

@@ -4,23 +4,35 @@
                    -(embedding <#> %(vector)s) AS similarity
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
-               AND ((
-        filter_keys && indexd.filter_keys_of(%(namespace)s, 'tag', %(tags)s::text[])
+               AND (chunks.doc_id = ANY(%(doc_ids)s::text[]) AND chunks.ingested_at > %(ingested_after)s::timestamptz AND chunks.ingested_at < %(ingested_before)s::timestamptz AND EXISTS (
+            SELECT 1
+              FROM indexd.chunk_fields AS fields
+             WHERE fields.namespace = %(namespace)s
+               AND fields.doc_id = chunks.doc_id
+               AND fields.ordinal = chunks.ordinal
+               AND (
+        fields.filter_keys && indexd.filter_keys_of(
+            %(namespace)s, 'tag', %(tags)s::text[]
+        )
         AND EXISTS (
-            SELECT
-              FROM unnest(tags) AS tag
+            SELECT 1
+              FROM unnest(fields.tags) AS tag
              CROSS JOIN unnest(%(tags)s::text[]) AS wanted
              WHERE tag = wanted OR starts_with(tag, wanted || '/')
         )
-    ) AND
-        filter_keys && indexd.filter_keys_of(%(namespace)s, 'source_path', %(source_path)s::text[])
-        AND source_path = ANY(%(source_path)s::text[])
-     AND
-        filter_keys && indexd.filter_keys_of(
+    )
+               AND
+        fields.filter_keys && indexd.filter_keys_of(
+            %(namespace)s, 'source_path', %(source_path)s::text[]
+        )
+        AND fields.source_path = ANY(%(source_path)s::text[])
+               AND
+        fields.filter_keys && indexd.filter_keys_of(
             %(namespace)s, 'source_ref_origin', %(source_ref_origin)s::text[]
         )
-        AND source_ref_origin = ANY(%(source_ref_origin)s::text[])
-     AND doc_id = ANY(%(doc_ids)s::text[]) AND meta @> %(meta)s::jsonb AND ingested_at > %(ingested_after)s::timestamptz AND ingested_at < %(ingested_before)s::timestamptz)
+        AND fields.source_ref_origin = ANY(%(source_ref_origin)s::text[])
+               AND fields.meta @> %(meta)s::jsonb
+           ))
             OFFSET 0
         ),
         fading AS (

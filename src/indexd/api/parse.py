@@ -32,6 +32,7 @@ from indexd.errors import (
     InvalidEmbedding,
     InvalidField,
     MissingQuery,
+    PlanRequired,
     UnsafeForget,
 )
 from indexd.names import MAX_ID, checked_id, namespace_of
@@ -40,6 +41,7 @@ from indexd.store.filters import Filters
 from indexd.store.forgetting.forget import Condition
 from indexd.store.library import Order, Page
 from indexd.store.search import Query
+from indexd.store.where.tree import parse as parse_where
 from indexd.vectors import PENDING_EMBEDDING, Model
 
 DEFAULT_K = 10
@@ -180,6 +182,7 @@ def filters_from(sent: FiltersIn | None) -> Filters:
         ingested_after=utc(sent.ingested_after, "filters.ingested_after"),
         ingested_before=utc(sent.ingested_before, "filters.ingested_before"),
         meta=sent.meta,
+        where=None if sent.where is None else parse_where(sent.where),
     )
 
 
@@ -221,6 +224,7 @@ def query_from(request: SearchIn, *, max_k: int, embeds: bool, now: datetime) ->
     return Query(
         namespace=namespace_of(request.namespace),
         at=asked_at or now,
+        asked_at=now,
         mode=mode,
         k=_depth(min(request.k or DEFAULT_K, max_k), offset),
         offset=offset,
@@ -349,10 +353,23 @@ def condition_from(request: ForgetIn, *, dry_run: bool) -> Condition | None:
         )
     if request.plan_id is not None:
         return None
-    return _condition(request.filter or ForgetFilterIn())
+    return _condition(request.filter or ForgetFilterIn(), dry_run=dry_run)
 
 
-def _condition(sent: ForgetFilterIn) -> Condition:
+def _check_where_alone(condition: Condition, *, dry_run: bool) -> None:
+    if condition.namespace is None:
+        raise UnsafeForget(
+            "filter.where: alone it needs a namespace",
+            hint="name the one namespace to forget in, or narrow `where` by another filter",
+        )
+    if not dry_run:
+        raise PlanRequired(
+            "filter.where: alone it needs a plan, so that what leaves was seen before",
+            hint="send dry_run: true first, then the plan_id of its answer",
+        )
+
+
+def _condition(sent: ForgetFilterIn, *, dry_run: bool) -> Condition:
     for key in ("namespace", "source_ref_origin", "source_ref_id", "doc_id"):
         value = getattr(sent, key)
         # Unlike the others a document's id may be blank.
@@ -373,7 +390,12 @@ def _condition(sent: ForgetFilterIn) -> Condition:
         source_ref_id=sent.source_ref_id,
         doc_id=sent.doc_id,
         tags=sent.tags,
+        where=sent.where,
     )
+    if sent.where is not None:
+        parse_where(sent.where)
+    if condition.is_where_alone:
+        _check_where_alone(condition, dry_run=dry_run)
     if sent.allow_namespace_wipe and condition.namespace is None:
         raise UnsafeForget(
             "allow_namespace_wipe needs a namespace",
@@ -382,7 +404,7 @@ def _condition(sent: ForgetFilterIn) -> Condition:
     if condition.is_everything and not sent.allow_namespace_wipe:
         raise UnsafeForget(
             "the filter says nothing about the documents, and would empty whole namespaces",
-            hint="add older_than, source_ref_origin, source_ref_id, doc_id or tags; "
+            hint="add older_than, source_ref_origin, source_ref_id, doc_id, tags or where; "
             "or name a namespace and send allow_namespace_wipe: true",
         )
     return condition

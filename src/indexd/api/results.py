@@ -66,7 +66,7 @@ def rationale(hit: Hit, filters: Filters, cosine: float | None = None) -> list[s
     lines = [
         f"Tag match: {wanted}"
         for wanted in filters.tags or ()
-        if any(tag == wanted or tag.startswith(wanted + "/") for tag in hit.tags)
+        if any(tag == wanted or tag.startswith(wanted + "/") for tag in _tags(hit))
     ]
     if hit.words is None or cosine is not None:
         lines.append(f"Vector cosine: {hit.similarity if cosine is None else cosine:.2f}")
@@ -80,6 +80,14 @@ def rationale(hit: Hit, filters: Filters, cosine: float | None = None) -> list[s
     if hit.irrelevant_since is not None:
         lines.append(f"Marked irrelevant since {hit.irrelevant_since:%Y-%m-%dT%H:%M:%SZ}")
     return lines
+
+
+def _tags(hit: Hit) -> list[str]:
+    """The tags of the chunk and those of its document."""
+    of_document = hit.document_meta.get("tags")
+    if not isinstance(of_document, list):
+        return hit.tags
+    return [*hit.tags, *(tag for tag in of_document if isinstance(tag, str))]
 
 
 def _days(seconds: float) -> str:

@@ -296,6 +296,15 @@ class DeleteOut(msgspec.Struct):
     status: Annotated[Literal["accepted"], doc("Always `accepted`")] = "accepted"
 
 
+Where = Annotated[
+    Object | None,
+    doc(
+        "A tree of conditions: `and`, `or` (lists), `not`, or a leaf of `field`, `op` and `value`",
+        {"field": "meta.lang", "op": "eq", "value": "de"},
+    ),
+]
+
+
 class FiltersIn(msgspec.Struct, forbid_unknown_fields=True):
     """Which chunks a search looks at: those that match every filter given."""
 
@@ -320,8 +329,13 @@ class FiltersIn(msgspec.Struct, forbid_unknown_fields=True):
         doc("Latest `ingested_at`, RFC 3339 with an offset", "2026-12-31T00:00:00Z"),
     ] = None
     meta: Annotated[
-        Object | None, doc("Object that the chunk's `meta` must contain", {"lang": "de"})
+        Object | None,
+        doc(
+            "Object that `meta` must contain, the chunk's with the document's under it",
+            {"lang": "de"},
+        ),
     ] = None
+    where: Where = None
 
 
 DocIds = Annotated[
@@ -717,8 +731,8 @@ class RetentionPreviewOut(msgspec.Struct):
 class ForgetFilterIn(msgspec.Struct, forbid_unknown_fields=True):
     """Which documents to forget: those that match everything given.
 
-    It needs one of older_than, source_ref_origin, source_ref_id, doc_id and tags, or
-    allow_namespace_wipe.
+    It needs one of older_than, source_ref_origin, source_ref_id, doc_id and tags, or `where` with a
+    namespace and a plan, or allow_namespace_wipe.
     """
 
     namespace: Annotated[
@@ -742,6 +756,7 @@ class ForgetFilterIn(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
     doc_id: Annotated[str | None, doc("Id of the document", "note-42", minLength=1)] = None
     tags: TagList = None
+    where: Where = None
     allow_namespace_wipe: Annotated[
         bool, doc("Allows to empty the namespace named, where nothing else is given")
     ] = False

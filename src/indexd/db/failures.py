@@ -14,6 +14,7 @@ from indexd.errors import (
     DatabaseRefusal,
     DatabaseUnavailable,
     InvalidRequest,
+    TookTooLong,
 )
 
 RETRIED = ("40001", "40P01", *UNPREPARED)
@@ -67,7 +68,7 @@ BY_STATE: Mapping[str, Means] = MappingProxyType(
             DatabaseUnavailable, "another request holds what this one changes; try again"
         ),
         "57014": partial(  # query_canceled
-            DatabaseUnavailable, "the statement took longer than the server allows; try again"
+            TookTooLong, "the statement took longer than the server allows; try again"
         ),
     }
 )

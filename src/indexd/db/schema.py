@@ -238,14 +238,6 @@ Index(
     chunks.c.ingested_at.desc(),
 )
 Index("ix_chunks_words", chunks.c.words, postgresql_using="gin")
-Index("ix_chunks_filter_keys", chunks.c.filter_keys, postgresql_using="gin")
-Index(
-    "ix_chunks_meta",
-    chunks.c.meta,
-    postgresql_using="gin",
-    postgresql_ops={"meta": "jsonb_path_ops"},
-)
-
 chunk_fields = Table(
     "chunk_fields",
     metadata,

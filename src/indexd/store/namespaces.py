@@ -1,5 +1,8 @@
 """The facts about a namespace that decide how it is searched."""
 
+from datetime import datetime
+from typing import Any
+
 import msgspec
 
 from indexd.db.pool import Connection
@@ -10,7 +13,8 @@ from indexd.vectors import Model
 
 class Facts(msgspec.Struct, frozen=True):
     """`half_life_seconds` is the policy's, `semantic` whether it has a section of that name.
-    `indexed` says whether an HNSW index serves. The model made the vectors; it is None where no
+    `indexed` says whether an HNSW index serves, `expired` whether a document is there that must
+    not be answered any more. The model made the vectors; it is None where no
     client named it.
     """
 
@@ -19,6 +23,7 @@ class Facts(msgspec.Struct, frozen=True):
     chunks: int
     half_life_seconds: float | None
     indexed: bool
+    expired: bool = False
     semantic: bool = False
     model_name: str | None = None
     model_revision: str | None = None
@@ -38,6 +43,12 @@ FACTS = f"""SELECT namespaces.namespace,
                      WHERE indexrelid = to_regclass(%(index)s)
                        AND indisvalid
                    ) AS indexed,
+                   EXISTS (
+                    SELECT 1
+                      FROM indexd.documents
+                     WHERE documents.namespace = %(namespace)s
+                       AND documents.expires_at <= %(unexpired_at)s
+                   ) AS expired,
                    coalesce(policy.semantic, false) AS semantic,
                    embedding_model AS model_name,
                    embedding_revision AS model_revision
@@ -50,18 +61,40 @@ FACTS = f"""SELECT namespaces.namespace,
                AND documents > 0"""
 
 
+ANY_EXPIRED = """
+    /* indexd:namespaces.any_expired */
+    SELECT EXISTS (
+            SELECT 1
+              FROM indexd.documents
+             WHERE namespace = %(namespace)s
+               AND expires_at <= %(unexpired_at)s
+           )
+"""
+
+
+async def any_expired(connection: Connection, namespace: str, unexpired_at: datetime) -> bool:
+    """Whether a document is there that must not be answered any more."""
+    values = {"namespace": namespace, "unexpired_at": unexpired_at}
+    found: bool = await rows.value(connection, ANY_EXPIRED, values)
+    return found
+
+
 LOOK_UP = f"/* indexd:namespaces.facts */ {FACTS}"
 
 
-def facts_values(namespace: str, dimension: int) -> dict[str, str]:
+def facts_values(namespace: str, dimension: int, unexpired_at: datetime) -> dict[str, Any]:
     """The values that FACTS names."""
     return {
         "namespace": namespace,
+        "unexpired_at": unexpired_at,
         "index": f"indexd.{index_name(namespace, dimension)}",
     }
 
 
-async def facts(connection: Connection, namespace: str, dimension: int) -> Facts | None:
+async def facts(
+    connection: Connection, namespace: str, dimension: int, unexpired_at: datetime
+) -> Facts | None:
     """Of a namespace that holds documents; `dimension` is that of the vector to be compared."""
-    found = await rows.prepared(connection, Facts, LOOK_UP, facts_values(namespace, dimension))
+    values = facts_values(namespace, dimension, unexpired_at)
+    found = await rows.prepared(connection, Facts, LOOK_UP, values)
     return found[0] if found else None

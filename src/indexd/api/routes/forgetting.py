@@ -24,7 +24,7 @@ from indexd.api.parse import checked_limit, condition_from, reason_from
 from indexd.api.structs import AuditOut, ForgetIn, ForgetOut
 from indexd.context import Service
 from indexd.db.pool import Connection
-from indexd.errors import InvalidField, PlanDrifted, PlanNotFound, UnsafeForget
+from indexd.errors import InvalidField, PlanDrifted, PlanNotFound, PlanRequired, UnsafeForget
 from indexd.store.forgetting import audit as store_audit
 from indexd.store.forgetting import forget as store
 from indexd.store.forgetting import plans
@@ -36,7 +36,9 @@ from indexd.store.forgetting.plans import Plan
 @json_post(
     "/index/forget",
     scope("admin", others="403"),
-    Operation("Forget", "Forget", examples.FORGET, (UnsafeForget, PlanNotFound, PlanDrifted)),
+    Operation(
+        "Forget", "Forget", examples.FORGET, (UnsafeForget, PlanRequired, PlanNotFound, PlanDrifted)
+    ),
 )
 async def forget(
     request: Request[None, Access, State],

@@ -24,9 +24,10 @@ from indexd.api.structs import (
     DocumentsOut,
 )
 from indexd.context import Service
-from indexd.errors import AnswerTooLarge
+from indexd.errors import AnswerTooLarge, FilterTooDear
 from indexd.names import namespace_of
 from indexd.store import library as store
+from indexd.store.filters import in_time
 from indexd.store.forgetting import deletion, forget
 from indexd.store.forgetting.deletion import Cause
 from indexd.store.library import Counted, Wanted
@@ -55,7 +56,7 @@ async def get(
 @json_post(
     "/index/documents/list",
     scope("read", others="empty"),
-    Operation("ListDocuments", "Look", examples.DOCUMENTS_LIST),
+    Operation("ListDocuments", "Look", examples.DOCUMENTS_LIST, (FilterTooDear,)),
 )
 async def list_(
     data: JSONBody[DocumentsListIn],
@@ -64,22 +65,23 @@ async def list_(
 ) -> DocumentsListOut:
     """List documents page by page; one that stays is listed once, whatever is written meanwhile."""
     check_list(data, service.settings)
-    page = page_from(data)
+    page, filters = page_from(data), filters_from(one_filter(data.filters, data.filter))
     look = partial(
         store.listed,
         namespace=access.reads(_named(data.namespace)),
-        filters=filters_from(one_filter(data.filters, data.filter)),
+        filters=filters,
         page=page,
         wanted=Wanted(data.chunks, False, service.settings.max_answer_bytes, service.now()),
     )
-    found = await service.database.read(look)
+    with in_time(filters):
+        found = await service.database.read(look)
     return DocumentsListOut(found.documents, cursor_after(page, found.after))
 
 
 @json_post(
     "/index/documents/count",
     scope("read", others="empty"),
-    Operation("CountDocuments", "Look", examples.DOCUMENTS_COUNT),
+    Operation("CountDocuments", "Look", examples.DOCUMENTS_COUNT, (FilterTooDear,)),
 )
 async def count(
     data: JSONBody[DocumentsCountIn],
@@ -88,13 +90,12 @@ async def count(
 ) -> Counted:
     """Count the documents that match, and all chunks of these."""
     check_list(data, service.settings)
-    look = partial(
-        store.counted,
-        namespace=access.reads(_named(data.namespace)),
-        filters=filters_from(one_filter(data.filters, data.filter)),
-        at=service.now(),
-    )
-    return await service.database.read(look)
+    filters = filters_from(one_filter(data.filters, data.filter))
+    namespace = access.reads(_named(data.namespace))
+    with in_time(filters):
+        return await service.database.read(
+            partial(store.counted, namespace=namespace, filters=filters, at=service.now())
+        )
 
 
 @json_post(

@@ -21,6 +21,7 @@ from indexd.context import Service
 from indexd.errors import (
     DimensionMismatch,
     EmbedderUnavailable,
+    FilterTooDear,
     InvalidEmbedding,
     MissingQuery,
     ModelMismatch,
@@ -28,6 +29,7 @@ from indexd.errors import (
 )
 from indexd.names import checked_id, namespace_of
 from indexd.store import search as store
+from indexd.store.filters import in_time
 from indexd.store.search import Found, Query
 
 
@@ -38,7 +40,14 @@ from indexd.store.search import Found, Query
         "Search",
         "Find",
         examples.SEARCH,
-        (InvalidEmbedding, DimensionMismatch, MissingQuery, ModelMismatch, EmbedderUnavailable),
+        (
+            InvalidEmbedding,
+            DimensionMismatch,
+            MissingQuery,
+            ModelMismatch,
+            EmbedderUnavailable,
+            FilterTooDear,
+        ),
     ),
 )
 async def search(
@@ -55,7 +64,8 @@ async def search(
     query, embedding_ms = await embedding.with_vector(query, service)
     # The embedder's time is measured apart: no search gets faster by looking at less for it.
     started = time.perf_counter()
-    found = await store.run(service.database, service.memory, query, service.tuning)
+    with in_time(query.filters):
+        found = await store.run(service.database, service.memory, query, service.tuning)
     is_quiet = data.quiet or data.at is not None
     if query.mode == "vector" and found.semantic and not is_quiet:
         service.exposures.note(query.namespace, found.hits)

@@ -16,9 +16,11 @@ from msgspec import Meta
 
 from indexd.db.pool import Connection
 from indexd.store import rows
-from indexd.store.filters import FIELDS_TAGGED
+from indexd.store.filters import TAGGED
 from indexd.store.forgetting import deletion, expiry
 from indexd.store.forgetting.deletion import Cause, Deletion
+from indexd.store.where.conditions import document_condition, parameters
+from indexd.store.where.tree import parse
 
 LISTED = 1_000
 """Documents that an answer names; its count is of all of them."""
@@ -27,7 +29,7 @@ LISTED = 1_000
 class Condition(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which documents to forget: those that match all fields that are given.
 
-    Without a namespace it reaches all namespaces.
+    Without a namespace it reaches all namespaces. `where` is a tree as it was sent, and checked.
     """
 
     namespace: str | None = None
@@ -36,11 +38,17 @@ class Condition(msgspec.Struct, frozen=True, omit_defaults=True):
     source_ref_id: str | None = None
     doc_id: str | None = None
     tags: list[str] | None = None
+    where: dict[str, Any] | None = None
 
     @property
     def is_everything(self) -> bool:
         """Whether no field but the namespace is given."""
         return Condition(namespace=self.namespace) == self
+
+    @property
+    def is_where_alone(self) -> bool:
+        """Whether a tree is all that is given, but for the namespace."""
+        return self.where is not None and Condition(self.namespace, where=self.where) == self
 
     def logged(self) -> dict[str, Any]:
         """The fields that are given, as the log keeps them."""
@@ -65,9 +73,9 @@ class Forgotten(msgspec.Struct, frozen=True):
     event_id: UUID | None
 
 
-CONDEMNED = f"""
+_CONDEMNED = f"""
     SELECT doc_id, ingested_at, digest
-      FROM indexd.documents
+      FROM indexd.documents AS document
      WHERE namespace = %(namespace)s
        -- A field that the request does not give is NULL: then every document passes.
        AND (%(older_than)s::timestamptz IS NULL OR ingested_at < %(older_than)s)
@@ -79,21 +87,33 @@ CONDEMNED = f"""
             SELECT fields.doc_id
               FROM indexd.chunk_fields AS fields
              WHERE fields.namespace = %(namespace)s
-               AND {FIELDS_TAGGED}
+               AND {TAGGED}
            ))
 """
-"""The documents of one namespace that a condition is about: of a dry run and of a real forget."""
 
-LOCK = f"""
+
+def condemned(condition: Condition) -> str:
+    """SQL: the documents of one namespace that a condition is about, in both kinds of run."""
+    if condition.where is None:
+        return _CONDEMNED
+    return f"{_CONDEMNED}       AND {document_condition(parse(condition.where))}\n"
+
+
+def lock_statement(condition: Condition) -> str:
+    """SQL: lock and answer them."""
+    return f"""
     /* indexd:forgetting.forget.lock */
-    {CONDEMNED}
+    {condemned(condition)}
      ORDER BY doc_id
        FOR UPDATE
 """
 
-STILL_CONDEMNED = f"""
+
+def still_condemned_statement(condition: Condition) -> str:
+    """SQL: those of some locked documents that the condition is still about."""
+    return f"""
     /* indexd:forgetting.forget.still_condemned */
-    {CONDEMNED}
+    {condemned(condition)}
        AND doc_id = ANY(%(locked)s)
      ORDER BY doc_id
 """
@@ -120,14 +140,14 @@ async def forget(
     for namespace in await reached(connection, condition):
         await deletion.hold(connection, namespace)
         values = condition_values(condition, namespace)
-        found = await rows.every(connection, _Condemned, LOCK, values)
-        if condition.tags is not None and found:
-            # A writer may have replaced the chunks, and with them the tags, while this waited for
-            # the document's lock. Only a later statement sees the new ones.
+        found = await rows.every(connection, _Condemned, lock_statement(condition), values)
+        if (condition.tags, condition.where) != (None, None) and found:
+            # A writer may have replaced the chunks, and with them tags and meta, while this waited
+            # for the document's lock. Only a later statement sees the new ones.
             found = await rows.every(
                 connection,
                 _Condemned,
-                STILL_CONDEMNED,
+                still_condemned_statement(condition),
                 values | {"locked": [one.doc_id for one in found]},
             )
         await event.remove(connection, namespace, {one.doc_id: one.ingested_at for one in found})
@@ -191,8 +211,10 @@ async def reached(connection: Connection, condition: Condition) -> list[str]:
 
 
 def condition_values(condition: Condition, namespace: str) -> dict[str, Any]:
-    """The values that CONDEMNED names."""
-    return msgspec.structs.asdict(condition) | {"namespace": namespace}
+    """The values that `condemned` names."""
+    values = msgspec.structs.asdict(condition) | {"namespace": namespace}
+    where = values.pop("where")
+    return values if where is None else values | parameters(parse(where))
 
 
 async def delete(

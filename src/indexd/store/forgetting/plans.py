@@ -14,12 +14,12 @@ from indexd.store import rows
 from indexd.store.forgetting import deletion
 from indexd.store.forgetting.deletion import Cause
 from indexd.store.forgetting.forget import (
-    CONDEMNED,
     LISTED,
     Condition,
     ForgetEvent,
     Forgotten,
     Named,
+    condemned,
     condition_values,
     first_named,
     reached,
@@ -53,14 +53,18 @@ INSERT = """
     VALUES (%(namespace)s, %(plan_id)s, %(filter)s, %(at)s, %(expires_at)s)
 """
 
-INSERT_DOCUMENTS = f"""
+
+def insert_documents(condition: Condition) -> str:
+    """SQL: keep what a condition is about in one namespace."""
+    return f"""
     /* indexd:forgetting.plans.insert_documents */
     INSERT INTO indexd.forget_plan_documents (
         namespace, plan_id, doc_id, ingested_at, digest
     )
     SELECT %(namespace)s, %(plan_id)s, doc_id, ingested_at, digest
-      FROM ({CONDEMNED}) AS condemned
+      FROM ({condemned(condition)}) AS condemned
 """
+
 
 FIRST_DOCUMENTS = """
     /* indexd:forgetting.plans.first_documents */
@@ -97,7 +101,8 @@ async def make(
     documents: list[Named] = []
     for namespace in await reached(connection, condition):
         cursor = await connection.execute(
-            INSERT_DOCUMENTS, condition_values(condition, namespace) | {"plan_id": plan_id}
+            insert_documents(condition),
+            condition_values(condition, namespace) | {"plan_id": plan_id},
         )
         count += cursor.rowcount
         if len(documents) < LISTED and cursor.rowcount:

@@ -8,6 +8,7 @@ plan.py decides how a search is carried out, statements.py has all SQL, docs/dec
 
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
@@ -69,6 +70,7 @@ def remembered(memory: NamespaceMemory, query: Query, tuning: Tuning) -> Shortcu
     facts = memory.facts(query.namespace, query.vector.size)
     if facts is None or not query.agrees_with(facts):
         return None
+    query = query.passing_over(expired=facts.expired)
     matching: float | None = facts.chunks
     if plans.needs_estimate(query, facts):
         matching = memory.matching(facts, query.filters)
@@ -113,12 +115,15 @@ async def in_snapshot(
 async def _found(
     connection: Connection, memory: NamespaceMemory, query: Query, tuning: Tuning
 ) -> Found:
+    namespace, unexpired_at = query.namespace, query.unexpired_at
     if query.vector is None:
-        return await lexical.by_words(connection, query)
-    facts = await namespaces.facts(connection, query.namespace, query.vector.size)
+        expired = await namespaces.any_expired(connection, namespace, unexpired_at)
+        return await lexical.by_words(connection, query.passing_over(expired=expired))
+    facts = await namespaces.facts(connection, namespace, query.vector.size, unexpired_at)
     if facts is None:
         return Found([], 0)
     check(query, facts)
+    query = query.passing_over(expired=facts.expired)
     memory.keep(facts)
     matching = float(facts.chunks)
     if plans.needs_estimate(query, facts):
@@ -192,15 +197,42 @@ async def _swept(connection: Connection, job: Job) -> Found:
 async def _matching(
     connection: Connection, memory: NamespaceMemory, query: Query, facts: Facts
 ) -> float:
-    """About how many chunks pass the filters: the planner's estimate."""
+    """About how many chunks pass the filters: the planner's estimate, or a sample's."""
     known = memory.matching(facts, query.filters)
     if known is not None:
         return known
-    values = statements.values_of(query, facts)
-    [plan] = await rows.value(connection, statements.estimate(query.filters), values)
-    estimate = float(plan["Plan"]["Plan Rows"])
+    ages = await _ages(connection, memory, facts.namespace) if query.filters.is_opaque else {}
+    if ages:
+        estimate = await _sampled(connection, query, facts, ages)
+    else:
+        values = statements.values_of(query, facts)
+        [plan] = await rows.value(connection, statements.estimate(query.filters), values)
+        estimate = float(plan["Plan"]["Plan Rows"])
     memory.keep_matching(facts, query.filters, estimate)
     return estimate
+
+
+SAMPLED_MOMENTS = 64
+"""Moments in the life of a namespace from each of which on chunks are sampled."""
+
+SAMPLED_EACH = 16
+"""Chunks sampled from each moment on."""
+
+
+async def _sampled(
+    connection: Connection, query: Query, facts: Facts, ages: age_histogram.Ages
+) -> float:
+    """About how many chunks pass the filters, counted on some of them."""
+    moments = age_histogram.moments(ages, SAMPLED_MOMENTS)
+    values = statements.values_of(
+        query,
+        facts,
+        since=[datetime.fromtimestamp(moment, UTC) for moment in moments],
+        each=SAMPLED_EACH,
+    )
+    share = await rows.value(connection, statements.sample(query.filters), values)
+    # Where none of them passes, there may still be one of about as many more.
+    return facts.chunks * max(share or 0.0, 1 / (SAMPLED_MOMENTS * SAMPLED_EACH))
 
 
 async def _ages(

@@ -44,6 +44,16 @@ Ages = dict[int, Histogram]
 """By half-life class."""
 
 
+def moments(ages: Ages, count: int) -> list[float]:
+    """About `count` moments, in seconds since 1970, between which about as many chunks lie each."""
+    total = sum(one.chunks for one in ages.values())
+    found: list[float] = []
+    for one in ages.values():
+        own = max(round(count * one.chunks / total), 1)
+        found += [float(moment) for moment in np.quantile(one.quantiles, np.arange(own) / own)]
+    return found
+
+
 class _Row(msgspec.Struct, frozen=True):
     half_life_class: int
     chunks: int

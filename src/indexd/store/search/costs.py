@@ -80,7 +80,9 @@ def scan(matching: float, facts: Facts, filters: Filters, tuning: Tuning) -> flo
     in_time = Filters(
         ingested_after=filters.ingested_after, ingested_before=filters.ingested_before
     )
-    if filters != in_time:
+    if filters.is_opaque:
+        return facts.chunks * tuning.matching_row  # each chunk is looked at
+    if filters.asked != in_time:
         return matching * tuning.matching_row
     # Chunks of one time lie together in the table.
     if filters and facts.half_life_seconds is None:

@@ -97,4 +97,4 @@ class NamespaceMemory:
 
 
 def _key(filters: Filters) -> bytes:
-    return msgspec.json.encode(filters, order="sorted")
+    return msgspec.json.encode(filters.asked, order="sorted")

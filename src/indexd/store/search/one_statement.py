@@ -39,7 +39,7 @@ class Statement(msgspec.Struct, frozen=True):
 def statement(shortcut: Shortcut, tuning: Tuning) -> Statement:
     """How to ask."""
     query, facts, plan = shortcut.query, shortcut.facts, shortcut.plan
-    asked = facts_values(facts.namespace, facts.dimension)
+    asked = facts_values(facts.namespace, facts.dimension, query.unexpired_at)
     if isinstance(plan, Scan):
         text = statements.scan_shortcut(facts.dimension, query.filters)
         return Statement((), text, statements.values_of(query, facts, **asked))

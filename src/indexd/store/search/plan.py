@@ -62,7 +62,7 @@ Plan = Words | Scan | Nearest | ProbeSweep | Hybrid
 
 def needs_estimate(query: Query, facts: Facts) -> bool:
     """Whether the choice depends on how many chunks pass the filters."""
-    return facts.indexed and bool(query.filters)
+    return facts.indexed and bool(query.filters.asked)
 
 
 def choose(query: Query, facts: Facts, matching: float, tuning: Tuning) -> Plan:

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from indexd.store.filters import Filters
 from indexd.store.namespaces import Facts
@@ -23,6 +24,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
     Chunks with a similarity below `min_similarity` are left out (in mode hybrid, of what the vector
     finds), and so are hits with a score below `min_score`. `include_vectors` adds the vectors.
+    `asked_at` is the time of the request, None where that is `at`.
     """
 
     namespace: str
@@ -40,6 +42,18 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     min_similarity: float | None = None
     min_score: float | None = None
     include_vectors: bool = False
+    asked_at: datetime | None = None
+
+    @property
+    def unexpired_at(self) -> datetime:
+        """A document is answered if it does not expire until then: until `at`, nor until now."""
+        return self.at if self.asked_at is None else max(self.at, self.asked_at)
+
+    def passing_over(self, *, expired: bool) -> "Query":
+        """The same query; where documents have expired, with a filter that leaves them out."""
+        if not expired:
+            return self
+        return replace(self, filters=replace(self.filters, unexpired_at=self.unexpired_at))
 
     @property
     def page(self) -> int:

@@ -7,7 +7,14 @@ that pg_stat_activity and pg_stat_statements tell which one runs. Values are bou
 from collections.abc import Mapping
 from typing import Any
 
-from indexd.store.filters import Filters, content, in_time, matches, may_match, parameters
+from indexd.store.filters import (
+    Filters,
+    may_match,
+    of_chunks,
+    of_chunks_in_time,
+    of_chunks_one_by_one,
+    parameters,
+)
 from indexd.store.namespaces import FACTS, Facts
 from indexd.store.search import hits
 from indexd.store.search.query import Query
@@ -133,7 +140,7 @@ def _matching(filters: Filters) -> str:
                    {_COSINE} AS similarity
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
-               AND {matches(filters)}"""
+               AND {of_chunks(filters)}"""
 
 
 def scan(filters: Filters, *, per_document: bool = False, similar: bool = False) -> str:
@@ -228,7 +235,7 @@ def by_index(dimension: int, filters: Filters, more: str) -> str:
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
                AND vector_dims(embedding) = {dimension}
-               AND {matches(filters)}
+               AND {of_chunks_one_by_one(filters)}
              ORDER BY {_half_distance(dimension)}
              LIMIT %(similar_rows)s"""
 
@@ -284,10 +291,10 @@ def probe(dimension: int, filters: Filters, *, per_document: bool, similar: bool
         newest AS MATERIALIZED (
             SELECT {_CANDIDATE},
                    {_COSINE} AS cosine,
-                   {content(filters)} AS matches
+                   {of_chunks_one_by_one(filters, in_time=False)} AS matches
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
-               AND {in_time(filters)}
+               AND {of_chunks_in_time(filters)}
              ORDER BY ingested_at DESC
              LIMIT %(newest_rows)s
         ),
@@ -335,7 +342,7 @@ def sweep(filters: Filters, *, per_document: bool) -> str:
                    AND half_life_class = slice.class
                    AND ingested_at BETWEEN slice.since AND slice.until
                    {_ABOVE_FLOOR}
-                   AND {matches(filters)}
+                   AND {of_chunks_one_by_one(filters)}
                 OFFSET 0
               ) AS swept"""
     keys = _top(_scored(slices), f"{_KEY}, score", per_document=per_document)
@@ -349,7 +356,7 @@ def rescan(filters: Filters, *, floor: bool, per_document: bool) -> str:
                        {_COSINE} AS cosine
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
-                   AND {matches(filters)}
+                   AND {of_chunks(filters)}
                    {_ABOVE_FLOOR if floor else ""}
                 OFFSET 0
               ) AS matching"""
@@ -361,9 +368,26 @@ def estimate(filters: Filters) -> str:
     """How many chunks pass the filters, as the planner estimates it."""
     return f"""EXPLAIN (FORMAT JSON)
         SELECT 1 /* indexd:search.estimate */
-          FROM indexd.chunks
-         WHERE namespace = %(namespace)s
+          FROM indexd.chunk_fields AS fields
+         WHERE fields.namespace = %(namespace)s
            AND {may_match(filters)}
+    """
+
+
+def sample(filters: Filters) -> str:
+    """The share of chunks that pass the filters, of a few from each of some moments on."""
+    return f"""
+    /* indexd:search.sample */
+        SELECT avg(matches::int)::float8
+          FROM unnest(%(since)s::timestamptz[]) AS moment (since)
+         CROSS JOIN LATERAL (
+                SELECT {of_chunks_one_by_one(filters)} AS matches
+                  FROM indexd.chunks
+                 WHERE namespace = %(namespace)s
+                   AND ingested_at >= moment.since
+                 ORDER BY ingested_at
+                 LIMIT %(each)s
+               ) AS sampled
     """
 
 
@@ -378,7 +402,7 @@ def _with_words(filters: Filters, wanted: str) -> str:
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
                AND words @@ indexd.{wanted}(%(text)s)
-               AND {matches(filters)}"""
+               AND {of_chunks(filters)}"""
 
 
 _MATCHED_WORDS = """ARRAY(

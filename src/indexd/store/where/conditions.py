@@ -1,12 +1,13 @@
-"""A `where` tree as an SQL condition, for chunks (search) or for documents (list, forget).
+"""A `where` tree as an SQL condition, over chunks (search) or over documents (list, forget).
 
-Each leaf is true or false, never NULL. What an index can answer is added beside the leaf as a
+Each leaf is true or false, never NULL. What an index can answer stands beside the leaf, as a
 condition that follows from it.
 """
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -14,21 +15,35 @@ import msgspec
 
 from indexd.store.where.tree import KINDS, ORDERINGS, And, Leaf, Not, Or, Where
 
-_COLUMNS = MappingProxyType(
+Columns = Mapping[str, str]
+"""What each field is read from: a column of one of the relations chunks, fields and document."""
+
+OVER_CHUNKS: Columns = MappingProxyType(
     {
-        "doc_id": "document.doc_id",
-        "chunk_id": "chunk.chunk_id",
-        "text": "chunk.text",
+        "doc_id": "chunks.doc_id",
+        "chunk_id": "chunks.chunk_id",
+        "text": "chunks.text",
         "tags": "fields.tags",
         "source_path": "fields.source_path",
-        "source_ref.origin": "document.source_ref_origin",
+        "source_ref.origin": "fields.source_ref_origin",
         "source_ref.id": "document.source_ref_id",
         "source_ref.trust_level": "document.source_ref_trust_level",
-        "ingested_at": "document.ingested_at",
+        "ingested_at": "chunks.ingested_at",
         "created_at": "document.created_at",
         "expires_at": "document.expires_at",
         "version": "document.version",
         "meta": "fields.meta",
+    }
+)
+OVER_FIELDS: Columns = MappingProxyType(
+    {**OVER_CHUNKS, "doc_id": "fields.doc_id", "ingested_at": "fields.ingested_at"}
+)
+_OVER_DOCUMENTS: Columns = MappingProxyType(
+    {
+        **OVER_CHUNKS,
+        "doc_id": "document.doc_id",
+        "ingested_at": "document.ingested_at",
+        "source_ref.origin": "document.source_ref_origin",
     }
 )
 _SIGNS = MappingProxyType({"gt": ">", "gte": ">=", "lt": "<", "lte": "<="})
@@ -36,24 +51,18 @@ _NEGATED = MappingProxyType({"ne": "eq", "nin": "in", "missing": "exists"})
 _MAY_BE_TIME = re.compile(r"[0-9]{4}-")
 
 
-class Needs(msgspec.Struct, frozen=True):
-    """Which aliases a condition on chunks reads."""
-
-    chunk: bool
-    fields: bool
-    document: bool
-
-
 class Binds:
-    """The values of a statement, each under a name of its own: `%(where_0)s`."""
+    """The values of a statement, each under a name of its own: `%(where_0)s`.
 
-    def __init__(self, prefix: str = "where") -> None:
-        self._prefix = prefix
+    The compilers bind the same values in the same order, so the values of one fit all.
+    """
+
+    def __init__(self) -> None:
         self.values: dict[str, Any] = {}
 
     def __call__(self, value: Any, kind: str) -> str:
         """Bind a value; answer the SQL that stands for it, cast to this type."""
-        name = f"{self._prefix}_{len(self.values)}"
+        name = f"where_{len(self.values)}"
         self.values[name] = value
         return f"%({name})s::{kind}"
 
@@ -62,42 +71,78 @@ class Binds:
         return self(json.dumps(value, ensure_ascii=False), "jsonb")
 
 
-def chunk_condition(where: Where, binds: Binds) -> str:
-    """SQL over the aliases document, chunk and fields; reads the bound `namespace` too."""
-    implied = [
-        sql for leaf in _conjuncts(where) if (sql := _implied(leaf, binds, of_chunk=True)) != "true"
-    ]
-    return " AND ".join([*implied, _tree(where, lambda leaf: _leaf(leaf, binds))])
+def chunk_condition(where: Where, columns: Columns) -> str:
+    """SQL: a chunk passes, over the relations of `relations`; the bound `namespace` is read too."""
+    binds = Binds()
+    return _tree(where, lambda leaf: _both(*_leaf_with_index(leaf, columns, binds)))
 
 
-def needs(where: Where) -> Needs:
-    """Which aliases `chunk_condition` reads."""
-    aliases = {_COLUMNS[leaf.field].partition(".")[0] for leaf in _leaves(where)}
-    by_key = any(leaf.field == "source_ref.origin" for leaf in _conjuncts(where))
-    return Needs("chunk" in aliases, "fields" in aliases or by_key, "document" in aliases)
+def index_condition(where: Where) -> str | None:
+    """SQL over `fields` that an index answers and that follows from a tree; None where none does.
+
+    It binds what `chunk_condition` binds.
+    """
+    return _index_tree(where, Binds())
 
 
-def document_condition(where: Where, binds: Binds) -> str:
-    """SQL over the alias document; reads the bound `namespace` too."""
+def _index_tree(where: Where, binds: Binds) -> str | None:
+    if isinstance(where, Leaf):
+        implied, exact = _leaf_with_index(where, OVER_FIELDS, binds)
+        return exact if where.field == "doc_id" and where.op in ("eq", "in") else implied
+    if isinstance(where, Not):
+        _index_tree(where.part, binds)
+        return None
+    parts = [_index_tree(part, binds) for part in where.parts]
+    found = [part for part in parts if part is not None]
+    if not found or (isinstance(where, Or) and len(found) < len(parts)):
+        return None
+    return f"({(' AND ' if isinstance(where, And) else ' OR ').join(found)})"
+
+
+def relations(where: Where, columns: Columns) -> frozenset[str]:
+    """The relations that `chunk_condition` reads: some of chunks, fields and document."""
+    return frozenset(columns[leaf.field].partition(".")[0] for leaf in _leaves(where))
+
+
+def document_condition(where: Where) -> str:
+    """SQL: a row `document` passes; a leaf on a chunk's field is true if any of its chunks has it.
+
+    The bound `namespace` is read too.
+    """
+    binds = Binds()
     return _tree(where, lambda leaf: _document_leaf(leaf, binds))
 
 
+def parameters(where: Where) -> dict[str, Any]:
+    """The values that these conditions need, beside `namespace`."""
+    binds = Binds()
+    for leaf in _leaves(where):
+        _leaf_with_index(leaf, OVER_FIELDS, binds)
+    return binds.values
+
+
+def _leaf_with_index(leaf: Leaf, columns: Columns, binds: Binds) -> tuple[str | None, str]:
+    """What an index can answer and the leaf implies, None where nothing is; and the leaf."""
+    return _implied(leaf, binds), _leaf(leaf, columns, binds)
+
+
+def _both(implied: str | None, exact: str) -> str:
+    return exact if implied is None else f"({implied} AND {exact})"
+
+
 def _document_leaf(leaf: Leaf, binds: Binds) -> str:
-    column = _COLUMNS[leaf.field]
-    implied = _implied(leaf, binds, of_chunk=False)
-    exact = _leaf(leaf, binds)
-    if column.startswith("document."):
-        return exact if implied == "true" else f"({implied} AND {exact})"
-    chunks = (
-        "JOIN indexd.chunks AS chunk USING (namespace, doc_id, ordinal)"
-        if column.startswith("chunk.")
-        else ""
-    )
+    implied, exact = _leaf_with_index(leaf, _OVER_DOCUMENTS, binds)
+    relation = _OVER_DOCUMENTS[leaf.field].partition(".")[0]
+    if relation == "document":
+        return exact  # filter keys are those of chunks
+    beside = "" if relation == "fields" else "JOIN indexd.chunks USING (namespace, doc_id, ordinal)"
     return f"""EXISTS (
-        SELECT FROM indexd.chunk_fields AS fields {chunks}
-         WHERE fields.namespace = %(namespace)s AND fields.doc_id = document.doc_id
-           AND {implied} AND {exact}
-    )"""
+            SELECT 1
+              FROM indexd.chunk_fields AS fields {beside}
+             WHERE fields.namespace = %(namespace)s
+               AND fields.doc_id = document.doc_id
+               AND {_both(implied, exact)}
+           )"""
 
 
 def _tree(where: Where, leaf: Callable[[Leaf], str]) -> str:
@@ -116,45 +161,46 @@ def _leaves(where: Where) -> list[Leaf]:
     return [leaf for part in parts for leaf in _leaves(part)]
 
 
-def _conjuncts(where: Where) -> list[Leaf]:
-    """The leaves that must be true wherever the tree is."""
-    if isinstance(where, And):
-        return [leaf for part in where.parts for leaf in _conjuncts(part)]
-    if isinstance(where, Or) and len(where.parts) == 1:
-        return _conjuncts(where.parts[0])
-    return [where] if isinstance(where, Leaf) else []
-
-
-def _leaf(leaf: Leaf, binds: Binds) -> str:
+def _leaf(leaf: Leaf, columns: Columns, binds: Binds) -> str:
     if leaf.op in _NEGATED:
         positive = msgspec.structs.replace(leaf, op=_NEGATED[leaf.op])
-        return f"NOT {_leaf(positive, binds)}"
-    by_kind = {"meta": _meta, "tags": _tags}
-    return f"coalesce({by_kind.get(KINDS[leaf.field], _scalar)(leaf, binds)}, false)"
+        return f"NOT {_leaf(positive, columns, binds)}"
+    kind = KINDS[leaf.field]
+    if kind == "meta":
+        return f"coalesce({_meta(leaf, binds)}, false)"
+    if kind == "tags":
+        return _tags(leaf, binds)
+    condition = _scalar(leaf, columns[leaf.field], binds)
+    return condition if leaf.field in _NEVER_NULL else f"coalesce({condition}, false)"
 
 
-def _scalar(leaf: Leaf, binds: Binds) -> str:
-    column = _COLUMNS[leaf.field]
+_NEVER_NULL = frozenset({"doc_id", "chunk_id", "text", "ingested_at", "created_at", "version"})
+
+
+def _scalar(leaf: Leaf, column: str, binds: Binds) -> str:
     kind = KINDS[leaf.field]
     if leaf.op == "exists":
         return f"{column} IS NOT NULL"
     if leaf.op == "prefix":
         return f"starts_with({column}, {binds(leaf.value, 'text')})"
     if leaf.op == "match":
-        words = "chunk.words" if leaf.field == "text" else f"indexd.words({column})"
+        words = "chunks.words" if leaf.field == "text" else f"indexd.words({column})"
         return f"{words} @@ indexd.any_word({binds(leaf.value, 'text')})"
-    if kind == "time":
-        column = f"(extract(epoch FROM {column}) * 1000000)"
+    read, sql_type = _READ[kind]
     if leaf.op == "in":
-        if kind == "time":
-            listed = binds(leaf.value, "text[]")
-            return f"{column} IN (SELECT indexd.moment(one) FROM unnest({listed}) AS one)"
-        listed = [str(one) for one in leaf.value]
-        return f"{column} = ANY({binds(listed, 'numeric[]' if kind == 'number' else 'text[]')})"
-    sign = _SIGNS.get(leaf.op, "=")
-    if kind == "time":
-        return f"{column} {sign} indexd.moment({binds(leaf.value, 'text')})"
-    return f"{column} {sign} {binds(str(leaf.value), 'numeric' if kind == 'number' else 'text')}"
+        return f"{column} = ANY({binds([read(one) for one in leaf.value], f'{sql_type}[]')})"
+    return f"{column} {_SIGNS.get(leaf.op, '=')} {binds(read(leaf.value), sql_type)}"
+
+
+def _moment(text: str) -> datetime:
+    """A time that the tree has checked; what is finer than a microsecond is cut off."""
+    return datetime.fromisoformat(text.upper())
+
+
+_READ: Mapping[str, tuple[Callable[[Any], Any], str]] = MappingProxyType(
+    {"text": (str, "text"), "number": (str, "numeric"), "time": (_moment, "timestamptz")}
+)
+"""How a value is sent, and its type in SQL, by the kind of its field."""
 
 
 def _tags(leaf: Leaf, binds: Binds) -> str:
@@ -219,25 +265,23 @@ def _meta(leaf: Leaf, binds: Binds) -> str:
     return f"CASE jsonb_typeof({found}) WHEN 'array' THEN {test} END"
 
 
-def _implied(leaf: Leaf, binds: Binds, *, of_chunk: bool) -> str:
-    """SQL that an index can answer and that is true wherever the leaf is; else `true`."""
+def _implied(leaf: Leaf, binds: Binds) -> str | None:
+    """SQL that the index of fields can answer and that is true wherever the leaf is."""
     values = leaf.value if leaf.op in ("in", "any", "all") else [leaf.value]
-    if leaf.field == "doc_id" and leaf.op in ("eq", "in"):
-        return f"document.doc_id = ANY({binds(values, 'text[]')})"
     if leaf.field == "tags" and leaf.op in ("any", "all", "contains", "prefix"):
         return _by_key("tag", values, binds)
     if leaf.field == "tags" and leaf.op == "eq" and leaf.value:
         return _by_key("tag", leaf.value, binds)
     if leaf.field == "source_path" and leaf.op in ("eq", "in"):
         return _by_key("source_path", values, binds)
-    if leaf.field == "source_ref.origin" and leaf.op in ("eq", "in") and of_chunk:
+    if leaf.field == "source_ref.origin" and leaf.op in ("eq", "in"):
         return _by_key("source_ref_origin", values, binds)
     if leaf.field == "meta" and leaf.op in ("eq", "contains") and not _may_hold_time(leaf.value):
         below = [leaf.value] if leaf.op == "contains" else leaf.value
         for key in reversed(leaf.keys):
             below = {key: below}
         return f"fields.meta @> {binds.json(below)}"
-    return "true"
+    return None
 
 
 def _by_key(kind: str, values: list[str], binds: Binds) -> str:

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeAlias
@@ -13,10 +13,19 @@ import msgspec
 from indexd.errors import InvalidField, UnknownField
 
 MAX_LEAVES = 100
+"""Comparisons of a tree."""
+
 MAX_LEVELS = 16
+"""Levels of a tree, of which a leaf is one; and of a value."""
+
 MAX_VALUES = 1_000
+"""Values of all leaves, each element of a list for itself."""
+
 MAX_BYTES = 65_536
+"""Bytes of a tree as JSON."""
+
 MAX_DIGITS = 1_000
+"""Digits of a whole number."""
 
 _EQUALITY = frozenset({"eq", "ne", "in", "nin"})
 ORDERINGS = frozenset({"gt", "gte", "lt", "lte"})
@@ -62,7 +71,7 @@ _TIME = re.compile(
 """The texts that indexd.moment of the database reads, but for impossible days."""
 
 
-class Leaf(msgspec.Struct, frozen=True):
+class Leaf(msgspec.Struct, frozen=True, tag=True):
     """One comparison. `keys` is the path below `meta`; `value` is None for exists and missing."""
 
     field: str
@@ -71,19 +80,19 @@ class Leaf(msgspec.Struct, frozen=True):
     keys: tuple[str, ...] = ()
 
 
-class And(msgspec.Struct, frozen=True):
+class And(msgspec.Struct, frozen=True, tag=True):
     """All parts are true."""
 
     parts: tuple["Where", ...]
 
 
-class Or(msgspec.Struct, frozen=True):
+class Or(msgspec.Struct, frozen=True, tag=True):
     """At least one part is true."""
 
     parts: tuple["Where", ...]
 
 
-class Not(msgspec.Struct, frozen=True):
+class Not(msgspec.Struct, frozen=True, tag=True):
     """The part is false."""
 
     part: "Where"
@@ -153,17 +162,7 @@ def _leaf(tree: dict[str, Any], path: str, count: _Count) -> Leaf:
     if count.leaves > MAX_LEAVES:
         raise InvalidField(f"`where` must have at most {MAX_LEAVES} leaves")
     field, keys = _field(tree["field"], f"{path}.field")
-    op = tree["op"]
-    if not isinstance(op, str) or op not in OPERATORS:
-        raise InvalidField(
-            f"`{path}.op` must be one of {', '.join(sorted(OPERATORS))}",
-            hint=_nearest(op, OPERATORS),
-        )
-    kind = KINDS[field]
-    if op not in _BY_KIND[kind]:
-        raise InvalidField(
-            f"`{path}.op` of the field `{field}` must be one of {', '.join(sorted(_BY_KIND[kind]))}"
-        )
+    op = _operator(tree["op"], field, f"{path}.op")
     if op in _PRESENCE:
         if "value" in tree:
             raise InvalidField(f"`{path}.value` must be left out where `op` is `{op}`")
@@ -175,8 +174,20 @@ def _leaf(tree: dict[str, Any], path: str, count: _Count) -> Leaf:
     if op in _LISTS and not (isinstance(value, list) and value):
         raise InvalidField(f"`{path}.value` must be a non-empty list where `op` is `{op}`")
     for one in value if op in _LISTS else (value,):
-        _value(one, kind, op, f"{path}.value")
+        _value(one, field, op, f"{path}.value")
     return Leaf(field, op, value, keys)
+
+
+def _operator(op: Any, field: str, path: str) -> str:
+    if not isinstance(op, str) or op not in OPERATORS:
+        raise InvalidField(
+            f"`{path}` must be one of {', '.join(sorted(OPERATORS))}",
+            hint=_nearest(op, OPERATORS),
+        )
+    known = _BY_KIND[KINDS[field]]
+    if op not in known:
+        raise InvalidField(f"`{path}` of `{field}` must be one of {', '.join(sorted(known))}")
+    return op
 
 
 def _field(name: Any, path: str) -> tuple[str, tuple[str, ...]]:
@@ -196,32 +207,57 @@ def _field(name: Any, path: str) -> tuple[str, tuple[str, ...]]:
     raise InvalidField(f"`{path}` must be one of {', '.join(known)}", hint=_nearest(joined, known))
 
 
-def _value(value: Any, kind: str, op: str, path: str) -> None:
+def _value(value: Any, field: str, op: str, path: str) -> None:
+    """Check one value that `field` is compared with."""
+    kind = KINDS[field]
     if op in _TEXTS:
-        if not isinstance(value, str) or not value:
-            raise InvalidField(f"`{path}` must be non-empty text where `op` is `{op}`")
-        if op == "match" and not re.search(r"\w", value):
-            raise InvalidField(f"`{path}` must hold at least one word where `op` is `match`")
+        expected = _expected_text(value, op)
     elif kind == "meta":
-        if op in ORDERINGS and not (_is_number(value) or (_is_text(value) and is_time(value))):
-            raise InvalidField(
-                f"`{path}` must be a number or an ISO 8601 date or date-time where `op` is `{op}`"
-            )
-    elif kind == "number":
-        if not _is_number(value):
-            raise InvalidField(f"`{path}` must be a number")
-    elif kind == "time":
-        found = _TIME.fullmatch(value) if _is_text(value) else None
-        if found is None or found[3] is None or not is_time(value):
-            raise InvalidField(f"`{path}` must be an RFC 3339 time with an offset")
+        expected = _expected_order(value) if op in ORDERINGS else None
     elif kind == "tags" and op in _EQUALITY:
-        if not isinstance(value, list) or not all(map(_is_text, value)):
-            raise InvalidField(
-                f"`{path}` must compare all tags with a list of texts where `op` is `{op}`",
-                hint="`contains` and `any` look for single tags",
-            )
-    elif not _is_text(value):
-        raise InvalidField(f"`{path}` must be text")
+        expected = _expected_tags(value, op)
+    else:
+        expected = _EXPECTED[kind](value)
+    if expected is not None:
+        raise InvalidField(f"`{path}` must {expected}")
+
+
+def _expected_text(value: Any, op: str) -> str | None:
+    if not isinstance(value, str) or not value:
+        return f"be non-empty text where `op` is `{op}`"
+    if op == "match" and not re.search(r"\w", value):
+        return "hold at least one word where `op` is `match`"
+    return None
+
+
+def _expected_order(value: Any) -> str | None:
+    if _is_number(value) or (isinstance(value, str) and is_time(value)):
+        return None
+    return "be a number or an ISO 8601 date or date-time where it is ordered"
+
+
+def _expected_tags(value: Any, op: str) -> str | None:
+    if isinstance(value, list) and all(isinstance(tag, str) for tag in value):
+        return None
+    return f"be the list of all tags where `op` is `{op}`; `contains` and `any` look for one tag"
+
+
+def _expected_time(value: Any) -> str | None:
+    found = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if found is None or found[3] is None or not is_time(value):
+        return "be an RFC 3339 time with an offset"
+    return None
+
+
+_EXPECTED: Mapping[str, Callable[[Any], str | None]] = MappingProxyType(
+    {
+        "number": lambda value: None if _is_number(value) else "be a number",
+        "text": lambda value: None if isinstance(value, str) else "be text",
+        "tags": lambda value: None if isinstance(value, str) else "be text",
+        "time": _expected_time,
+    }
+)
+"""What a value must be, by the kind of its field; None where it is."""
 
 
 def _json(value: Any, path: str, level: int, count: _Count) -> None:
@@ -277,7 +313,3 @@ def _nearest(name: Any, known: Iterable[str]) -> str | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
