@@ -160,9 +160,13 @@ async def test_a_time_in_the_past_hides_at_once_and_the_next_upsert_removes_it(
 async def test_for_every_write_an_expired_document_is_not_there(
     memory: Client, clock: Clock
 ) -> None:
-    for count, more in enumerate(
-        ({}, {"on_conflict": "skip"}, {"on_conflict": "fail"}, {"if_version": 0}), start=1
-    ):
+    conditions: list[dict[str, Any]] = [
+        {},
+        {"on_conflict": "skip"},
+        {"on_conflict": "fail"},
+        {"if_version": 0},
+    ]
+    for count, more in enumerate(conditions, start=1):
         told = await put(memory, "d", ttl_seconds=60, **more)
         assert (told["version"], told["unchanged"], told["status"]) == (count, False, "accepted")
         assert told["forgotten"]["ttl"] == (count > 1)

@@ -66,7 +66,7 @@ DUE = f"""
 
 
 async def due(connection: Connection, *, at: datetime) -> list[Due]:
-    """Of every namespace that holds documents; indexes on ingested_at and expires_at find the expired ones."""
+    """Of every namespace that holds documents; two indexes find the expired ones."""
     return await rows.every(connection, Due, DUE, {"at": at, "counted": COUNTED})
 
 

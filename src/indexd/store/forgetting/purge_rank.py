@@ -26,8 +26,8 @@ class PurgeRank(msgspec.Struct, frozen=True):
     """`rank` counts from 1, the next to leave, over all documents, whatever their grace.
 
     It is None where max_items sets no order, and of a document that has expired: such documents
-    have left the order. `state.documents` is the number of the others. `reason` says why the next upsert removes the document
-    as surplus; None where it does not. A document past its age is not surplus.
+    have left the order. `reason` says why the next upsert removes the document as surplus; None
+    where it does not. A document past its age is not surplus.
     """
 
     rank: int | None
@@ -43,6 +43,8 @@ class _Counts(msgspec.Struct, frozen=True):
 
 async def rank_of(connection: Connection, state: NamespaceUnderPolicy, doc_id: str) -> PurgeRank:
     """The rank of one document.
+
+    `state.documents` is the number of those that have not expired.
 
     Without max_items nothing is read. Else the cost is that of a count, for which no index keeps a
     number: under `oldest` and `lowest_score` of the index entries before the document, and of those

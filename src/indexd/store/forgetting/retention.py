@@ -5,7 +5,8 @@
     retention  then by purge_strategy: the oldest, or those of the lowest score
 
 score is decay x relevance; relevance counts only under a policy with a `semantic:` section. Removal
-happens in upserts only: those that expired leave before the write (`expiry`), the others after it. The preview runs the same statements, so the two cannot disagree.
+happens in upserts only: those that expired leave before the write (`expiry`), the others after it.
+The preview runs the same statements, so the two cannot disagree.
 """
 
 from collections.abc import Sequence

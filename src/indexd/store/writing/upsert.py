@@ -28,8 +28,9 @@ from indexd.store.writing.vector_space import VectorSpace, settle, shut_out_writ
 class Written(msgspec.Struct, frozen=True):
     """The outcome for one document; where `refused` is given, nothing was changed.
 
-    `unchanged` says that the content was stored already: at most its expiry is new. `chunks` and `version` are those that are stored now; `skipped` says that the client wanted what
-    was stored to stay.
+    `unchanged` says that the content was stored already: at most its expiry is new. `chunks`
+    and `version` are those that are stored now; `skipped` says that the client wanted what was
+    stored to stay.
     """
 
     chunks: int
