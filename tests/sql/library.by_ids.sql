@@ -20,7 +20,7 @@ SELECT document.doc_id,
        ) AS tags,
        octet_length(document.meta::text) + 256
        + (
-            SELECT coalesce(sum(octet_length(chunk.text) + octet_length(chunk.meta::text) + 12 * vector_dims(chunk.embedding) + 64), 0)::bigint
+            SELECT coalesce(sum(octet_length(chunk.text) + octet_length(chunk.meta::text) + 12 * coalesce(vector_dims(chunk.embedding), 0) + 64), 0)::bigint
               FROM indexd.chunks AS chunk
              WHERE chunk.namespace = %(namespace)s
                AND chunk.doc_id = document.doc_id

@@ -1,10 +1,12 @@
 /* indexd:search.centre */
-        SELECT avg(embedding) AS mean,
+        SELECT count(*) AS chunks,
+               avg(embedding) AS mean,
                (
                 SELECT embedding
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
                    AND doc_id = %(doc_id)s
+                   AND embedding IS NOT NULL
                  ORDER BY ordinal
                  LIMIT 1
                ) AS first

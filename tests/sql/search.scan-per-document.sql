@@ -4,6 +4,7 @@
                    -(embedding <#> %(vector)s) AS similarity
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
+               AND embedding IS NOT NULL
                AND true
             OFFSET 0
         ),

@@ -39,6 +39,7 @@
                    -(embedding <#> %(vector)s) AS similarity
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
+               AND embedding IS NOT NULL
                AND true
                AND EXISTS (
                     SELECT 1

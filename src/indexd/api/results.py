@@ -30,7 +30,7 @@ def results_from(query: Query, found: Found, *, include_weights: bool) -> list[R
             source_ref=hit.source_ref,
             ingested_at=hit.ingested_at,
             weights=Weights(hit.similarity, hit.decay) if include_weights else UNSET,
-            embedding=UNSET if hit.embedding is None else hit.embedding,
+            embedding=hit.embedding if query.include_vectors else UNSET,
         )
         for hit in found.hits
     ]

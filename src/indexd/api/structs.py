@@ -127,7 +127,7 @@ class SourceRefIn(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ChunkIn(msgspec.Struct, forbid_unknown_fields=True):
-    """A piece of a document with its vector; it needs an embedding or a text."""
+    """A piece of a document; it needs an embedding or a text."""
 
     id: Annotated[
         str | None,
@@ -143,7 +143,8 @@ class ChunkIn(msgspec.Struct, forbid_unknown_fields=True):
         str | None,
         doc(
             "Text that is searched by words and shown in results; embedded by the server where the "
-            "chunk has no embedding. At most `INDEXD_MAX_TEXT_CHARS` characters, no NUL character"
+            "chunk has no embedding, unless the document says `embed: false`. At most "
+            "`INDEXD_MAX_TEXT_CHARS` characters, no NUL character"
         ),
     ] = None
     embedding: Embedding = UNSET
@@ -205,6 +206,14 @@ class UpsertIn(msgspec.Struct, forbid_unknown_fields=True):
         ),
     ] = None
     embedding_model: EmbeddingModel = None
+    embed: Annotated[
+        bool,
+        doc(
+            "Whether the server embeds texts that come without an embedding. If false, they are "
+            "stored without a vector and found by words alone, until `indexd reembed` gives them "
+            "one"
+        ),
+    ] = True
     on_conflict: Annotated[
         OnConflict,
         doc(
@@ -532,8 +541,8 @@ class ResultOut(msgspec.Struct):
         Weights | UnsetType, doc("The factors of the score; present with `include_weights`")
     ] = UNSET
     embedding: Annotated[
-        list[float] | UnsetType,
-        doc("Vector of the chunk, of length 1; present with `include_vectors`"),
+        list[float] | UnsetType | None,
+        doc("Vector of the chunk, of length 1, null if it has none; with `include_vectors`"),
     ] = UNSET
 
 

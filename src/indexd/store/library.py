@@ -29,7 +29,8 @@ class StoredChunk(msgspec.Struct, frozen=True):
     text: Annotated[str, Meta(description="Text of the chunk; empty where it has none")]
     meta: Annotated[dict[str, Any], Meta(description="The chunk's meta without the embedding")]
     embedding: Annotated[
-        list[float] | None, Meta(description="The vector, of length 1; null unless asked for")
+        list[float] | None,
+        Meta(description="The vector, of length 1; null unless asked for, or if there is none"),
     ]
 
 
@@ -142,7 +143,9 @@ VECTOR_BYTES = 12
 
 def _columns(wanted: Wanted) -> str:
     """SQL: the columns of _Row over `document`; `bytes` estimates the answer's part with chunks."""
-    vectors = f" + {VECTOR_BYTES} * vector_dims(chunk.embedding)" if wanted.vectors else ""
+    vectors = (
+        f" + {VECTOR_BYTES} * coalesce(vector_dims(chunk.embedding), 0)" if wanted.vectors else ""
+    )
     size = f"octet_length(chunk.text) + octet_length(chunk.meta::text){vectors} + 64"
     return f"""document.doc_id,
            document.version,

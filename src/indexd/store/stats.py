@@ -15,7 +15,7 @@ class NamespaceStats(msgspec.Struct, frozen=True):
     documents: int
     chunks: int
     expired: int
-    dimension: int
+    dimension: int | None
     oldest: datetime
     newest: datetime
     bytes: int

@@ -100,7 +100,7 @@ async def fetch(connection: Connection, statement: str, values: Mapping[str, Any
 
 
 class _Vector(msgspec.Struct, frozen=True):
-    """A vector of pgvector, and whose it is."""
+    """A vector of pgvector, and whose it is; None where the chunk has none."""
 
     doc_id: str
     chunk_id: str
@@ -108,7 +108,7 @@ class _Vector(msgspec.Struct, frozen=True):
 
 
 async def with_vectors(connection: Connection, namespace: str, hits: Sequence[Hit]) -> list[Hit]:
-    """The same hits, each with its vector in float32."""
+    """The same hits, each with its vector in float32, if it has one."""
     found = await rows.every(
         connection,
         _Vector,
@@ -128,9 +128,14 @@ async def with_vectors(connection: Connection, namespace: str, hits: Sequence[Hi
             "chunk_ids": [hit.chunk_id for hit in hits],
         },
     )
-    vectors = {(one.doc_id, one.chunk_id): one.embedding.to_numpy().tolist() for one in found}
+    vectors = {
+        (one.doc_id, one.chunk_id): one.embedding.to_numpy().tolist()
+        for one in found
+        if one.embedding is not None
+    }
     return [
-        msgspec.structs.replace(hit, embedding=vectors[hit.doc_id, hit.chunk_id]) for hit in hits
+        msgspec.structs.replace(hit, embedding=vectors.get((hit.doc_id, hit.chunk_id)))
+        for hit in hits
     ]
 
 

@@ -20,19 +20,21 @@ VANISHED = 1e-6
 
 
 class _Centre(msgspec.Struct, frozen=True):
-    """pgvector's vectors; None where the document has no chunk."""
+    """pgvector's vectors; None where no chunk of the document has one."""
 
+    chunks: int
     mean: Any
     first: Any
 
 
 async def with_vector(connection: Connection, query: Query) -> Query:
-    """The query with the vector of the document that it names. Raises NotFound."""
+    """The query with the vector of the document that it names; without one where that has none.
+
+    Raises NotFound.
+    """
     doc_id = query.related_to
     assert doc_id is not None  # noqa: S101 (the caller's condition)
     vector = await centre(connection, query.namespace, doc_id, at=query.at)
-    if vector is None:
-        raise missing(query.namespace, doc_id)
     return replace(query, vector=vector, filters=replace(query.filters, not_doc_id=doc_id))
 
 
@@ -41,11 +43,13 @@ async def centre(
 ) -> Embedding | None:
     """The normalised mean of a document's vectors, the first where that vanishes.
 
-    None where there is no such document, or it has expired.
+    None where none of its chunks has a vector. Raises NotFound, also where it has expired.
     """
     values = {"namespace": namespace, "doc_id": doc_id, "at": at}
     found = await rows.first(connection, _Centre, statements.centre(), values)
-    if found is None or found.mean is None:
+    if found is None or found.chunks == 0:
+        raise missing(namespace, doc_id)
+    if found.mean is None:
         return None
     mean: NDArray[np.float32] = found.mean.to_numpy()
     if np.linalg.norm(mean) > VANISHED:

@@ -140,6 +140,7 @@ def _matching(filters: Filters) -> str:
                    {_COSINE} AS similarity
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
+               AND embedding IS NOT NULL
                AND {of_chunks(filters)}"""
 
 
@@ -291,7 +292,8 @@ def probe(dimension: int, filters: Filters, *, per_document: bool, similar: bool
         newest AS MATERIALIZED (
             SELECT {_CANDIDATE},
                    {_COSINE} AS cosine,
-                   {of_chunks_one_by_one(filters, in_time=False)} AS matches
+                   embedding IS NOT NULL
+                   AND {of_chunks_one_by_one(filters, in_time=False)} AS matches
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
                AND {of_chunks_in_time(filters)}
@@ -325,7 +327,8 @@ def probe(dimension: int, filters: Filters, *, per_document: bool, similar: bool
 
 
 # A score is at most its cosine, so what lies below kth needs no decay computed: 0.6 microseconds.
-# What lies below min_similarity is left out likewise: the floor is the higher of the two.
+# What lies below min_similarity is left out likewise: the floor is the higher of the two. A chunk
+# without a vector is left out, too: its cosine is NULL.
 _ABOVE_FLOOR = "AND (embedding <#> %(vector)s) <= -%(floor)s::float8"
 
 
@@ -357,7 +360,7 @@ def rescan(filters: Filters, *, floor: bool, per_document: bool) -> str:
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
                    AND {of_chunks(filters)}
-                   {_ABOVE_FLOOR if floor else ""}
+                   {_ABOVE_FLOOR if floor else "AND embedding IS NOT NULL"}
                 OFFSET 0
               ) AS matching"""
     keys = _top(_scored(matching), f"{_KEY}, score", per_document=per_document)
@@ -479,14 +482,16 @@ def fused(*, per_document: bool = False) -> str:
 
 
 def centre() -> str:
-    """The mean of a document's vectors, and its first vector."""
+    """The number of a document's chunks, the mean of its vectors, and the first of them."""
     return f"""/* indexd:search.centre */
-        SELECT avg(embedding) AS mean,
+        SELECT count(*) AS chunks,
+               avg(embedding) AS mean,
                (
                 SELECT embedding
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
                    AND doc_id = %(doc_id)s
+                   AND embedding IS NOT NULL
                  ORDER BY ordinal
                  LIMIT 1
                ) AS first

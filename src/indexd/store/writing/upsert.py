@@ -175,12 +175,13 @@ async def _claim(
     A namespace of another vector space whose documents have all expired takes a new one: then they
     are removed, and the deletion is added to `gone`.
     """
-    # A namespace without a vector space gets that of the first document that was sent, and the
-    # first model that is named with its dimension.
+    # A namespace without a vector space gets that of the first document with vectors that was sent,
+    # and the first model that is named with its dimension. One without vectors fixes nothing.
     sent = [
         VectorSpace(row.document.dimension, row.document.model)
         for row in sorted(members, key=attrgetter("place"))
-    ]
+        if row.document.dimension is not None
+    ] or [VectorSpace(None, None)]
     dimension = sent[0].dimension
     sent.sort(key=lambda one: (one.dimension != dimension, one.model is None))
     space = sent[0]
@@ -331,7 +332,9 @@ async def _one_by_one(
 
 
 def _refusal(document: Document, space: VectorSpace) -> DimensionMismatch | ModelMismatch:
-    where = f"chunk {document.chunks[0].chunk_id!r}"
+    first = next(chunk for chunk in document.chunks if chunk.embedding is not None)
+    where = f"chunk {first.chunk_id!r}"
     if space.model and document.model and not space.model.agrees_with(document.model):
         return vectors.other_model(where, document.namespace, space.model, document.model)
+    assert space.dimension is not None and document.dimension is not None  # noqa: S101, PT018
     return vectors.mismatch(where, space.dimension, document.dimension)
