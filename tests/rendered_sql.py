@@ -69,11 +69,11 @@ def others() -> dict[str, str]:
         "forgetting.purge_rank-oldest": purge_rank.statement(OLDEST),
         "forgetting.purge_rank-lowest_score": purge_rank.statement(LOWEST_SCORE),
         "forgetting.purge_rank-semantic": purge_rank.statement(SEMANTIC),
-        "library.by_ids": library.by_ids_statement(Wanted(True, True, 1)),
+        "library.by_ids": library.by_ids_statement(Wanted(True, True, 1, AT)),
         "library.chunks": library.chunks_statement(vectors=False),
         "library.chunks-vectors": library.chunks_statement(vectors=True),
         "library.page": library.page_statement(
-            Page("created_at", True, 100, ("", "")), ALL, Wanted(False, False, 1)
+            Page("created_at", True, 100, ("", "")), ALL, Wanted(False, False, 1, AT)
         ),
         "forgetting.forget.lock": forget.lock_statement(Condition()),
         "forgetting.forget.still_condemned": forget.still_condemned_statement(Condition()),

@@ -93,9 +93,9 @@ def shapes(rows: Sequence[dict[str, Any]]) -> dict[str, Shape]:
             lambda row: row["meta"]["due"] < middle,
         ),
         "tag": Shape(
-            leaf("tags", "any", ["area/gui"]),
-            "f.tags && '{area/gui}'",
-            lambda row: "area/gui" in row["tags"],
+            leaf("tags", "any", ["area/git-gui"]),
+            "f.tags && '{area/git-gui}'",
+            lambda row: "area/git-gui" in row["tags"],
         ),
         "tag below": Shape(
             leaf("tags", "prefix", "area"),
@@ -113,9 +113,9 @@ def shapes(rows: Sequence[dict[str, Any]]) -> dict[str, Shape]:
             lambda row: "area/doc" in row["tags"] and n(row) < 10_000,
         ),
         "tag or colour": Shape(
-            {"or": [leaf("tags", "any", ["area/gui"]), leaf("meta.colour", "eq", "c3")]},
-            "(f.tags && '{area/gui}' OR f.meta @> '{\"colour\": \"c3\"}')",
-            lambda row: "area/gui" in row["tags"] or row["meta"]["colour"] == "c3",
+            {"or": [leaf("tags", "any", ["area/git-gui"]), leaf("meta.colour", "eq", "c3")]},
+            "(f.tags && '{area/git-gui}' OR f.meta @> '{\"colour\": \"c3\"}')",
+            lambda row: "area/git-gui" in row["tags"] or row["meta"]["colour"] == "c3",
         ),
         "array holds": Shape(
             leaf("meta.list", "contains", 3),

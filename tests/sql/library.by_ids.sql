@@ -3,6 +3,7 @@ SELECT document.doc_id,
        document.version,
        document.created_at,
        document.ingested_at,
+       document.expires_at,
        document.half_life_seconds,
        document.meta,
        document.source_ref_origin      AS origin,
@@ -27,3 +28,4 @@ SELECT document.doc_id,
   FROM indexd.documents AS document
  WHERE document.namespace = %(namespace)s
    AND document.doc_id = ANY(%(doc_ids)s::text[])
+   AND (document.expires_at IS NULL OR document.expires_at > %(at)s::timestamptz)

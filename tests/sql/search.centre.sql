@@ -13,3 +13,10 @@
           FROM indexd.chunks
          WHERE namespace = %(namespace)s
            AND doc_id = %(doc_id)s
+           AND EXISTS (
+                SELECT 1
+                  FROM indexd.documents AS document
+                 WHERE document.namespace = %(namespace)s
+                   AND document.doc_id = %(doc_id)s
+                   AND (document.expires_at IS NULL OR document.expires_at > %(at)s::timestamptz)
+               )

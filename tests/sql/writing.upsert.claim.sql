@@ -49,7 +49,13 @@ shared AS (
 )
 SELECT policy.*, claimed.documents, claimed.generation,
        document.doc_id, document.digest, document.ingested_at, document.chunk_count,
-       document.version
+       document.version, document.expires_at,
+       EXISTS (
+            SELECT
+              FROM indexd.documents AS expired
+             WHERE expired.namespace = %(namespace)s
+               AND expired.expires_at <= %(at)s
+       ) AS any_expired
   FROM (SELECT * FROM alone UNION ALL SELECT * FROM shared) AS claimed
   LEFT JOIN policy
     ON true

@@ -27,6 +27,7 @@ from indexd.api.structs import (
     SourceRefIn,
     UpsertIn,
 )
+from indexd.clock import after, now
 from indexd.embedders import Serves
 from indexd.errors import (
     InvalidEmbedding,
@@ -90,10 +91,25 @@ def document_from(request: UpsertIn) -> Document:
         source_ref=_source_ref(request.source_ref) if request.source_ref else None,
         half_life_seconds=half_life(request.half_life_seconds),
         ingested_at=utc(request.ingested_at, "ingested_at"),
+        expires_at=utc(request.expires_at, "expires_at"),
+        ttl_seconds=_ttl(request),
         model=_model(request.embedding_model),
         on_conflict=request.on_conflict,
         if_version=_version(request.if_version),
     )
+
+
+def _ttl(request: UpsertIn) -> float | None:
+    seconds = request.ttl_seconds
+    if seconds is None:
+        return None
+    if request.expires_at is not None:
+        raise InvalidField("ttl_seconds: says the same as expires_at, expected one of the two")
+    if not seconds > 0 or after(now(), seconds) is None:
+        raise InvalidField(
+            "ttl_seconds: expected a positive number of seconds that ends before the year 10000"
+        )
+    return seconds
 
 
 def _version(version: int | None) -> int | None:

@@ -189,6 +189,22 @@ class UpsertIn(msgspec.Struct, forbid_unknown_fields=True):
             "2026-01-01T00:00:00Z",
         ),
     ] = None
+    expires_at: Annotated[
+        Timestamp | None,
+        doc(
+            "Time from which the document is hidden, RFC 3339 with an offset; the next upsert into "
+            "the namespace removes it. null means never",
+            "2027-01-01T00:00:00Z",
+        ),
+    ] = None
+    ttl_seconds: Annotated[
+        float | None,
+        doc(
+            "Seconds from the write until the document expires, instead of `expires_at`",
+            86400,
+            exclusiveMinimum=0,
+        ),
+    ] = None
     embedding_model: EmbeddingModel = None
     embed: Annotated[
         bool,
@@ -218,7 +234,9 @@ class UpsertIn(msgspec.Struct, forbid_unknown_fields=True):
 class ForgottenOut(msgspec.Struct):
     """How many documents retention removed in the transaction of the write."""
 
-    ttl: Annotated[int, doc("Documents past the age limit of the policy")] = 0
+    ttl: Annotated[
+        int, doc("Documents past their own expiry, or past the age limit of the policy")
+    ] = 0
     retention: Annotated[int, doc("Documents above the number that the policy allows")] = 0
     semantic: Annotated[
         int | UnsetType, doc("Documents marked irrelevant; present if there was one")
@@ -230,7 +248,10 @@ class UpsertOut(msgspec.Struct):
 
     chunks: Annotated[int, doc("Chunks of the document")]
     namespace: Annotated[str, doc("Namespace that the document is in")]
-    unchanged: Annotated[bool, doc("Whether the same document was already stored")]
+    unchanged: Annotated[
+        bool,
+        doc("Whether the same document was already stored; its expiry alone may have changed"),
+    ]
     version: Annotated[
         int, doc("Version of the document; one more at each change. Compare it for equality")
     ]
@@ -587,8 +608,11 @@ class EmbedOut(msgspec.Struct):
 class NamespaceOut(msgspec.Struct):
     """One namespace in numbers."""
 
-    documents: Annotated[int, doc("Documents stored")]
+    documents: Annotated[int, doc("Documents stored, those that expired among them")]
     chunks: Annotated[int, doc("Chunks stored")]
+    expired: Annotated[
+        int, doc("Documents that expired: hidden, and removed by the namespace's next upsert")
+    ]
     dimension: Annotated[int | None, doc("Dimension of the vectors; null in an empty namespace")]
     index: Annotated[
         State,
@@ -607,6 +631,7 @@ class NamespaceOut(msgspec.Struct):
         return cls(
             documents=row.documents,
             chunks=row.chunks,
+            expired=row.expired,
             dimension=row.dimension,
             index=index.state,
             index_progress=index.progress,

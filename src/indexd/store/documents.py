@@ -60,7 +60,8 @@ class Document(msgspec.Struct, frozen=True):
     the model that made the vectors. `is_weak`: all come from the embedder that comes along, and
     yield to those of clients. `on_conflict` says what a document that is stored already is
     for: overwritten, left as it is, or a reason to refuse. With `if_version` the document is
-    written only if the stored one has this version; 0: only if there is none.
+    written only if the stored one has this version; 0: only if there is none. It expires at
+    `expires_at`, or `ttl_seconds` after the write; with neither, never.
     """
 
     namespace: str
@@ -70,6 +71,8 @@ class Document(msgspec.Struct, frozen=True):
     source_ref: SourceRef | None = None
     half_life_seconds: float | None = None
     ingested_at: datetime | None = None
+    expires_at: datetime | None = None
+    ttl_seconds: float | None = None
     model: Model | None = None
     on_conflict: OnConflict = "overwrite"
     if_version: int | None = None
@@ -82,7 +85,7 @@ class Document(msgspec.Struct, frozen=True):
         return next((vector.size for vector in vectors if vector is not None), None)
 
     def digest(self) -> bytes:
-        """The hash of everything sent but the time.
+        """The hash of everything sent but the time and the expiry.
 
         The same content has the same digest, in whatever order its JSON keys came. A vector that
         our embedder made is not part of it: it follows from the text.

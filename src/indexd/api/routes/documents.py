@@ -121,8 +121,8 @@ async def delete(
 async def _delete(service: Service, namespace: str, doc_id: str, *, actor: str) -> int:
     """How many documents were deleted: 1, or 0 where it was not there."""
     at = service.now()
-    gone = await service.database.write(
+    gone, stored = await service.database.write(
         lambda connection: forget.delete(connection, namespace, doc_id, at=at, actor=actor)
     )
-    record_deletions([gone] if gone else [], service.metrics)
-    return gone.count if gone else 0
+    record_deletions(gone, service.metrics)
+    return len(stored)

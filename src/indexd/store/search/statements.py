@@ -18,6 +18,7 @@ from indexd.store.filters import (
 from indexd.store.namespaces import FACTS, Facts
 from indexd.store.search import hits
 from indexd.store.search.query import Query
+from indexd.store.visible import live
 
 _KEY = "doc_id, ordinal, chunk_id"
 _CANDIDATE = f"{_KEY}, ingested_at, half_life_seconds"
@@ -482,7 +483,7 @@ def fused(*, per_document: bool = False) -> str:
 
 def centre() -> str:
     """The number of a document's chunks, the mean of its vectors, and the first of them."""
-    return """/* indexd:search.centre */
+    return f"""/* indexd:search.centre */
         SELECT count(*) AS chunks,
                avg(embedding) AS mean,
                (
@@ -497,4 +498,11 @@ def centre() -> str:
           FROM indexd.chunks
          WHERE namespace = %(namespace)s
            AND doc_id = %(doc_id)s
+           AND EXISTS (
+                SELECT 1
+                  FROM indexd.documents AS document
+                 WHERE document.namespace = %(namespace)s
+                   AND document.doc_id = %(doc_id)s
+                   AND {live("document")}
+               )
     """
