@@ -34,13 +34,14 @@ Ask = Callable[[], Any]
 
 
 def settings_for(fake: Fake, url: str, **rest: Any) -> Settings:
+    given: dict[str, Any] = {"embedder_timeout": TIMEOUT, "embedder_model": "all-minilm"} | rest
     return Settings(
         database_url=url,
         pool_size=8,
         pool_timeout_seconds=2,
         embedder_provider=fake.kind,
         embedder_base_url=fake.url,
-        **({"embedder_timeout": TIMEOUT, "embedder_model": "all-minilm"} | rest),
+        **given,
     )
 
 

@@ -3,5 +3,6 @@ UPDATE indexd.namespaces
    SET dimension          = %(dimension)s,
        embedding_model    = %(model)s,
        embedding_revision = %(revision)s,
+       weak               = CASE WHEN %(fills)s THEN weak ELSE %(weak)s END,
        index_serves       = coalesce(index_serves AND dimension = %(dimension)s, false)
  WHERE namespace = %(namespace)s

@@ -15,6 +15,7 @@ alone AS (
            WHEN %(dimension)s::int IS NULL
            THEN documents > 0 OR dimension IS NULL
            ELSE dimension = %(dimension)s
+            AND (%(weak)s OR NOT weak)
             AND CASE
                    WHEN %(model)s::text IS NULL
                    THEN documents > 0 OR embedding_model IS NULL
@@ -36,6 +37,7 @@ shared AS (
            WHEN %(dimension)s::int IS NULL
            THEN documents > 0 OR dimension IS NULL
            ELSE dimension = %(dimension)s
+            AND (%(weak)s OR NOT weak)
             AND CASE
                    WHEN %(model)s::text IS NULL
                    THEN documents > 0 OR embedding_model IS NULL

@@ -3,6 +3,7 @@ UPDATE indexd.namespaces
    SET dimension          = %(dimension)s,
        embedding_model    = %(model)s,
        embedding_revision = %(revision)s,
+       weak               = %(weak)s,
        index_serves       = coalesce(index_serves AND dimension = %(dimension)s, false)
  WHERE namespace = %(namespace)s
    AND (documents = 0 OR dimension IS NULL)

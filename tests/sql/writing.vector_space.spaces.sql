@@ -1,5 +1,5 @@
 /* indexd:writing.vector_space.spaces */
-SELECT namespace, dimension, embedding_model, embedding_revision
+SELECT namespace, dimension, embedding_model, embedding_revision, weak
   FROM indexd.namespaces
  WHERE namespace = ANY(%(namespaces)s)
    AND documents > 0
