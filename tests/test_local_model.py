@@ -409,7 +409,7 @@ def test_weights_that_are_not_those_of_the_version_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "SHA256", "0" * 64)
-    with pytest.raises(engine.Unusable, match="not those of version"):
+    with pytest.raises(engine.ModelUnusable, match="not those of version"):
         engine.Engine(threads=1)
 
 

@@ -196,6 +196,8 @@ LAST_STEP = 12
 class Watched:
     """An embedder that does something while it embeds, such as looking at who is shut out."""
 
+    only = None
+
     def __init__(self, embedder: Any, meanwhile: Callable[[], Awaitable[None]]) -> None:
         self._embedder = embedder
         self._meanwhile = meanwhile

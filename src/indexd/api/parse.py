@@ -201,19 +201,6 @@ def _wanted(value: str | list[str] | None, key: str) -> list[str] | None:
     return [value] if isinstance(value, str) else value
 
 
-def wants_embedder(request: SearchIn) -> bool:
-    """Whether the request can be carried out by a vector that the server makes of its text."""
-    if request.mode == "lexical":
-        return False
-    query = request.query
-    inner = query.meta or {} if isinstance(query, QueryIn) else {}
-    return not (
-        "embedding" in inner
-        or request.embedding is not UNSET
-        or "embedding" in (request.meta or {})
-    )
-
-
 def query_from(request: SearchIn, *, max_k: int, embeds: Serves, now: datetime) -> Query:
     """Raises MissingQuery, InvalidEmbedding or InvalidField.
 

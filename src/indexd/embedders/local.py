@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from indexd.embedders.protocol import Failure, Kind, Unusable
 from indexd.local_model import engine, wire
-from indexd.local_model.wire import Answer, Hello, Request
+from indexd.local_model.wire import Hello, Request, Vectors
 from indexd.vectors import Model
 
 DIGEST = 12
@@ -89,13 +89,13 @@ class _Process:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._numbers = itertools.count()
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting: dict[int, asyncio.Future[Vectors]] = {}
 
     async def ready(self) -> None:
         """Wait until a process can take requests. Raises Failure."""
         await self._running()
 
-    async def ask(self, kind: Kind, texts: Sequence[str]) -> Answer:
+    async def ask(self, kind: Kind, texts: Sequence[str]) -> Vectors:
         """Send the texts, and wait for the answer to them. Raises Failure."""
         process = await self._running()
         number = next(self._numbers)
@@ -105,7 +105,7 @@ class _Process:
             pipe = _input_of(process)
             pipe.write(wire.frame(Request(number, kind, list(texts))))
             await pipe.drain()
-            answer: Answer = await answered
+            answer: Vectors = await answered
             return answer
         except ConnectionError as error:
             raise _died(process.returncode) from error
@@ -159,7 +159,7 @@ class _Process:
         """Hand out the answers, until the process ends; then all who wait learn of it."""
         try:
             while True:
-                answer = msgspec.msgpack.decode(await _message(process), type=Answer)
+                answer = msgspec.msgpack.decode(await _message(process), type=Vectors)
                 waiting = self._waiting.get(answer.number)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(answer)

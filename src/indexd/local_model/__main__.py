@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 from indexd.local_model import wire
-from indexd.local_model.engine import DIMENSION, Engine, Unusable
-from indexd.local_model.wire import Answer, Hello, Request
+from indexd.local_model.engine import DIMENSION, Engine, ModelUnusable
+from indexd.local_model.wire import Hello, Request, Vectors
 
 MEMORY_BYTES = 4 * 1024**3
 """Bytes of address space at most. The model needs a twentieth of that; a fault could take all."""
@@ -30,7 +30,7 @@ def main() -> None:
     os.dup2(2, 1)
     try:
         engine = Engine(threads)
-    except Unusable as error:
+    except ModelUnusable as error:
         _send(answers, Hello(DIMENSION, str(error)))
         return
     _send(answers, Hello(DIMENSION))
@@ -49,12 +49,12 @@ def _limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
-def _answer(engine: Engine, request: Request) -> Answer:
+def _answer(engine: Engine, request: Request) -> Vectors:
     try:
         vectors = engine.embed(request.texts, request.kind)
     except ValueError as error:
-        return Answer(request.number, b"", str(error))
-    return Answer(request.number, vectors.astype("<f4").tobytes())
+        return Vectors(request.number, b"", str(error))
+    return Vectors(request.number, vectors.astype("<f4").tobytes())
 
 
 def _read(pipe: BinaryIO) -> bytes | None:

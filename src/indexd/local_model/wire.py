@@ -1,7 +1,7 @@
 """What the server and the process of the model say to each other over two pipes.
 
 Each message is four bytes, the length of the rest in network byte order, then MessagePack. The
-process first sends Hello, then one Answer for each Request, in their order.
+process first sends Hello, then one Vectors for each Request, in their order.
 """
 
 import struct
@@ -28,7 +28,7 @@ class Request(msgspec.Struct, frozen=True):
     texts: list[str]
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Vectors(msgspec.Struct, frozen=True):
     """`vectors`: little-endian float32, one row per text. `refused`: why there are none."""
 
     number: int

@@ -14,9 +14,9 @@ from indexd.api import examples
 from indexd.api.auth import scope
 from indexd.api.limits import check_search
 from indexd.api.operations import Operation, json_post
-from indexd.api.parse import DEFAULT_K, query_from, wants_embedder
+from indexd.api.parse import DEFAULT_K, query_from
 from indexd.api.results import results_from
-from indexd.api.structs import RelatedIn, ResultOut, SearchIn, SearchOut
+from indexd.api.structs import QueryIn, RelatedIn, ResultOut, SearchIn, SearchOut
 from indexd.context import Service
 from indexd.errors import (
     DimensionMismatch,
@@ -61,7 +61,7 @@ async def search(
     namespace = namespace_of(data.namespace)
     structlog.contextvars.bind_contextvars(namespace=namespace)
     namespace = access.reads(namespace)
-    embedder = service.embedder if wants_embedder(data) else None
+    embedder = service.embedder if _wants_embedder(data) else None
     embeds = await embedding.serves(namespace, embedder, service.database)
     query = query_from(data, max_k=service.settings.max_k, embeds=embeds, now=service.now())
     query = replace(query, namespace=namespace)
@@ -77,6 +77,19 @@ async def search(
         service.exposures.note(query.namespace, found.hits)
     results = results_from(query, found, include_weights=data.include_weights)
     return _answer(results, query, found, started, service, embedding_ms)
+
+
+def _wants_embedder(request: SearchIn) -> bool:
+    """Whether the request can be carried out by a vector that the server makes of its text."""
+    if request.mode == "lexical":
+        return False
+    query = request.query
+    inner = query.meta or {} if isinstance(query, QueryIn) else {}
+    return not (
+        "embedding" in inner
+        or request.embedding is not UNSET
+        or "embedding" in (request.meta or {})
+    )
 
 
 @json_post(
