@@ -535,6 +535,9 @@ class ResultOut(msgspec.Struct):
     text: Annotated[str, doc("Text of the chunk; empty where it has none")]
     meta: Annotated[Object, doc("The chunk's meta without the embedding")]
     document_meta: Annotated[Object, doc("The document's meta")]
+    version: Annotated[
+        int, doc("Version of the document; one more at each change. Compare it for equality")
+    ]
     source_ref: Annotated[SourceRef | None, doc("Where the document comes from, if known")]
     ingested_at: Annotated[Timestamp, doc("Time that the age counts from, UTC")]
     weights: Annotated[
