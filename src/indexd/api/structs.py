@@ -482,9 +482,9 @@ class DocumentsFacetsIn(msgspec.Struct, forbid_unknown_fields=True):
     fields: Annotated[
         list[str | list[str]],
         doc(
-            "1 to 10 fields of the documents: `tags`, `source_path`, `doc_id`, `source_ref.origin`, "
-            "`source_ref.id`, `source_ref.trust_level`, `ingested_at`, `created_at`, `expires_at`, "
-            '`version`, or `meta.<key>`, also as a list such as `["meta", "a.b"]`',
+            "1 to 10 fields: `tags`, `source_path`, `doc_id`, `source_ref.origin`, "
+            "`source_ref.id`, `source_ref.trust_level`, `ingested_at`, `created_at`, "
+            '`expires_at`, `version`, or `meta.<key>`, also as a list such as `["meta", "a.b"]`',
             ["tags", "meta.lang"],
             minItems=1,
             maxItems=10,
