@@ -13,7 +13,10 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests wait for most of their time, so two processes run them; each starts its own PostgreSQL.
 SIDE_BY_SIDE := -n 2 --dist loadgroup
 
-.PHONY: help serve test test-fast check prose docs sql format lock catalogue push-index bench
+# The frameworks of others stay out of the lock: their newest versions are what counts.
+FACES := .venv-faces
+
+.PHONY: help serve test test-fast test-faces check prose docs sql format lock catalogue push-index bench
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -26,6 +29,9 @@ test: $(READY) ## Run all tests
 
 test-fast: $(READY) ## Run the tests that are not marked slow
 	$(VENV)/bin/pytest $(SIDE_BY_SIDE) -m "not slow"
+
+test-faces: $(FACES)/.ready ## Run suites of others over small clients of the HTTP API
+	HAYSTACK_TELEMETRY_ENABLED=False $(FACES)/bin/pytest tests/faces
 
 check: $(READY) ## Format, lint, types, who may import whom, and prose
 	$(VENV)/bin/ruff format --check .
@@ -71,4 +77,11 @@ $(READY): requirements.lock pyproject.toml
 	command -v $(UV) >/dev/null || $(VENV)/bin/python -m pip install --quiet uv
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode --require-hashes --requirement requirements.lock
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --editable .
+	touch $@
+
+$(FACES)/.ready: $(READY)
+	test -x $(FACES)/bin/python || $(PYTHON) -m venv $(FACES)
+	VIRTUAL_ENV=$(FACES) $(UV) pip install --quiet --compile-bytecode --require-hashes --requirement requirements.lock
+	VIRTUAL_ENV=$(FACES) $(UV) pip install --quiet --no-deps --editable .
+	VIRTUAL_ENV=$(FACES) $(UV) pip install --quiet "haystack-ai>=3.4"
 	touch $@

@@ -2,6 +2,7 @@
 
 push        push, upsert and search over HTTP, against the same work without HTTP
 forgetting  forgetting at size, and writing into a full namespace
+filters     `where` over 40,000 documents, next to SQL written by hand
 search      search under decay, with filters and by many clients, at several sizes
 hybrid      whether hybrid finds more than words or meaning alone
 embedder    what a dead embedder costs
@@ -13,12 +14,13 @@ soak        mixed load with forgetting for a long time; --chaos breaks things me
 import sys
 
 from benchmarks.load import auth, embedder, overload, soak
-from benchmarks.search import decay, hybrid
+from benchmarks.search import decay, filters, hybrid
 from benchmarks.writing import forgetting, push
 
 WITHOUT_OPTIONS = {
     "push": push.run,
     "forgetting": forgetting.run,
+    "filters": filters.run,
     "hybrid": hybrid.run,
     "embedder": embedder.run,
     "auth": auth.run,

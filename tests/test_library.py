@@ -82,6 +82,7 @@ class TestGet:
             "namespace": "notes",
             "version": 1,
             "ingested_at": AT.format(19),
+            "expires_at": None,
             "half_life_seconds": None,
             "meta": {"lang": "en", "tags": ["own"]},
             "tags": ["even/third", "own"],

@@ -52,6 +52,7 @@ async def test_a_document_knows_its_age_its_decay_and_its_end(aging: Client) -> 
         "relevance": 1.0,
         "irrelevant_since": None,
         "purge_rank": None,
+        "expires_at": None,
         "would_be_forgotten": {"reason": "ttl", "at": "2026-04-11T00:00:00Z"},
     }
 
@@ -96,6 +97,7 @@ async def test_a_document_is_answered_with_its_chunks(client: Client) -> None:
         "doc_id": "a",
         "namespace": "notes",
         "ingested_at": "2026-01-01T00:00:00Z",
+        "expires_at": None,
         "half_life_seconds": 60.0,
         "meta": {"title": "A"},
         "source_ref": {

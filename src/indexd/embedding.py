@@ -17,6 +17,7 @@ from indexd.errors import (
     InvalidEmbedding,
     ModelMismatch,
 )
+from indexd.store import namespaces as namespace_facts
 from indexd.store.documents import Document, check_siblings
 from indexd.store.search import Query
 from indexd.store.writing import stored_vectors
@@ -31,6 +32,12 @@ async def with_vector(query: Query, service: Service) -> tuple[Query, float | Un
     """The query with its vector, and the milliseconds spent on embedding (UNSET if none)."""
     if query.mode == "lexical" or query.vector is not None or service.embedder is None:
         return query, UNSET
+    if query.is_auto:
+        alone = await service.database.read(
+            lambda connection: namespace_facts.holds_texts_alone(connection, query.namespace)
+        )
+        if alone:
+            return msgspec.structs.replace(query, mode="lexical"), UNSET
     started = time.perf_counter()
     model, vector = await service.embedder.query(query.text)
     elapsed = (time.perf_counter() - started) * 1000
@@ -105,7 +112,8 @@ def _no_embedder(document: Document) -> InvalidEmbedding:
     chunk_id = next(chunk.chunk_id for chunk in document.chunks if chunk.is_pending)
     return InvalidEmbedding(
         f"chunk {chunk_id!r} has no embedding and no embedder is configured; "
-        "send it as meta.embedding"
+        "send it as meta.embedding",
+        hint="with embed: false the text is stored without a vector, and found by words",
     )
 
 
@@ -142,7 +150,7 @@ def _check_document(document: Document, space: VectorSpace | None, contact: Cont
         return
     if space.model is not None and not space.model.agrees_with(contact.model):
         raise vectors.other_model(where, document.namespace, space.model, contact.model)
-    if space.dimension != contact.dimension:
+    if space.dimension is not None and space.dimension != contact.dimension:
         raise vectors.embedder_mismatch(document.namespace, space.dimension, contact.dimension)
 
 

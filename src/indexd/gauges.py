@@ -93,6 +93,7 @@ async def sample_database(service: Service) -> None:
 
     due, namespaces, folder = await service.database.read(ask, urgent=True)
     metrics.show_due({one.namespace: (one.expired, one.surplus) for one in due})
+    metrics.show_expired({one.namespace: one.hidden for one in due})
     earning = indexes.earning(namespaces, index_keeper.rules(settings))
     metrics.indexes_missing.set(sum(one.serving is None for one in earning))
     if folder is not None and is_on_this_machine(settings.database_url or ""):

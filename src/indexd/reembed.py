@@ -1,5 +1,7 @@
 """Moves a namespace from one embedding model to another, while it is searched and written to.
 
+Where its vectors come from the wanted model already, only texts without a vector get one.
+
 New vectors are stored in the table `reembedded` batch by batch, so a run that is interrupted is
 continued by the next one. At the end, one transaction replaces all vectors of the namespace. The
 embedder is never called while a transaction is open.
@@ -21,7 +23,12 @@ from indexd.settings import Settings
 from indexd.store import indexes
 from indexd.store.writing import reembed as store
 from indexd.store.writing.reembed import Extent, Text
-from indexd.store.writing.vector_space import pause, shut_out_writers
+from indexd.store.writing.vector_space import (
+    VectorSpace,
+    pause,
+    shut_out_writers,
+    vector_spaces,
+)
 
 log = structlog.get_logger()
 
@@ -70,7 +77,7 @@ async def run(
     contact = await embedder.contact()
     found = await extent(connection, embedder, namespace)
     show(found.done, found.texts)
-    task = _Task(connection, embedder, contact, namespace)
+    task = _Task(connection, embedder, contact, namespace, found.fills)
     done = found.done
     async for more in task.embed_missing(_pass_size(settings)):
         done += more
@@ -98,19 +105,23 @@ async def _drop_indexes(connection: Connection, namespace: str) -> None:
 
 
 class _Task(msgspec.Struct, frozen=True):
-    """The move of one namespace to the model of `contact`."""
+    """The move of one namespace to the model of `contact`; `fills` is that of Extent."""
 
     connection: Connection
     embedder: Embedder
     contact: Contact
     namespace: str
+    fills: bool
 
     async def embed_missing(self, size: int) -> AsyncIterator[int]:
         """One pass over all chunks. Yields the number of texts that each step embedded."""
         after = ("", -1)
-        while texts := await store.missing(self.connection, self.namespace, after, size):
+        while texts := await self._missing(after, size):
             yield await self._embed(texts)
             after = store.last_key(texts)
+
+    async def _missing(self, after: tuple[str, int], limit: int) -> list[Text]:
+        return await store.missing(self.connection, self.namespace, after, limit, fills=self.fills)
 
     async def _embed(self, texts: Sequence[Text]) -> int:
         by_digest = {text.digest: text.text for text in texts}
@@ -162,6 +173,17 @@ class _Task(msgspec.Struct, frozen=True):
         async for _ in self.embed_missing(size):
             pass
 
+    async def _check_space(self) -> None:
+        """Vectors that stay must come from the model of those that are filled in."""
+        spaces = await vector_spaces(self.connection, [self.namespace])
+        present = spaces.get(self.namespace)
+        wanted = VectorSpace(self.contact.dimension, self.contact.model)
+        if self.fills and present is not None and present != wanted:
+            raise EmbedderUnavailable(
+                f"the vectors of {self.namespace!r} come from another model than "
+                f"{self.contact.model} now: run this again"
+            )
+
     async def _put_in_place(self) -> int | None:
         """Replace the vectors in one transaction that excludes writers.
 
@@ -170,10 +192,15 @@ class _Task(msgspec.Struct, frozen=True):
         try:
             async with self.connection.transaction():
                 await shut_out_writers(self.connection, self.namespace)
-                if await store.missing(self.connection, self.namespace, ("", -1), 1):
+                await self._check_space()
+                if await self._missing(("", -1), 1):
                     return None
                 return await store.put_in_place(
-                    self.connection, self.namespace, self.contact.model, self.contact.dimension
+                    self.connection,
+                    self.namespace,
+                    self.contact.model,
+                    self.contact.dimension,
+                    fills=self.fills,
                 )
         except DeadlockDetected:
             # A deletion holds a lock on a document and waits for the lock on the namespace.

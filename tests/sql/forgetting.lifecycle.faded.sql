@@ -5,7 +5,14 @@ SELECT ingested_at,
        indexd.decay(ingested_at, half_life, %(at)s) AS decay_factor,
        coalesce(smoothed_score, %(prior)s) AS relevance,
        irrelevant_since,
-       (SELECT documents FROM indexd.namespaces WHERE namespace = %(namespace)s) AS documents
+       expires_at,
+       (SELECT documents FROM indexd.namespaces WHERE namespace = %(namespace)s)
+       - (
+            SELECT count(*)
+              FROM indexd.documents AS expired
+             WHERE expired.namespace = %(namespace)s
+               AND expired.expires_at <= %(at)s
+       ) AS documents
   FROM indexd.documents
  CROSS JOIN LATERAL (
         SELECT coalesce(half_life_seconds, %(half_life)s::float8) AS half_life

@@ -14,6 +14,7 @@ own AS MATERIALIZED (
               FROM indexd.documents
              WHERE documents.namespace = %(namespace)s
                AND documents.doc_id = %(doc_id)s
+               AND (documents.expires_at IS NULL OR documents.expires_at > %(at)s::timestamptz)
            ) AS found
 ),
 -- The different half-lives that documents of the namespace have of their own, ascending. Each
@@ -128,6 +129,27 @@ slices AS (
      WHERE namespace = %(namespace)s
        AND half_life_seconds IS NOT NULL
        AND (SELECT max(place) FROM half_lives) > 1000
+           ) AS slice
+    UNION ALL
+    -- Those that expired are taken off again: an index holds only documents that expire.
+    SELECT -before, -leaving_before
+      FROM own
+     CROSS JOIN LATERAL (
+    SELECT
+           count(*) FILTER (WHERE (indexd.decay(
+               ingested_at, coalesce(half_life_seconds, %(half_life)s::float8), %(at)s
+           ), documents.ingested_at, documents.doc_id)
+                     < (own.score, own.ingested_at, own.doc_id)) AS before,
+           count(*) FILTER (
+               WHERE coalesce(documents.ingested_at < %(expires_before)s::timestamptz, false)
+                  OR ((indexd.decay(
+               ingested_at, coalesce(half_life_seconds, %(half_life)s::float8), %(at)s
+           ), documents.ingested_at, documents.doc_id)
+                     < (own.score, own.ingested_at, own.doc_id) AND documents.ingested_at <= %(graced_after)s)
+           ) AS leaving_before
+      FROM indexd.documents
+     WHERE namespace = %(namespace)s
+       AND expires_at <= %(at)s
            ) AS slice
 ),
 counted AS (

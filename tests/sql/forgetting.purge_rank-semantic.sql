@@ -16,6 +16,7 @@ placed AS NOT MATERIALIZED (
            ) AS relevance
         ON met = doc_id
      WHERE namespace = %(namespace)s
+       AND (documents.expires_at IS NULL OR documents.expires_at > %(at)s::timestamptz)
 ),
 own AS MATERIALIZED (
     SELECT * FROM placed WHERE doc_id = %(doc_id)s

@@ -4,6 +4,7 @@ WITH existing AS (
       FROM indexd.documents
      WHERE namespace = %(namespace)s
        AND doc_id = %(doc_id)s
+       AND (documents.expires_at IS NULL OR documents.expires_at > %(at)s::timestamptz)
        FOR KEY SHARE
 )
 INSERT INTO indexd.relevance AS relevance (

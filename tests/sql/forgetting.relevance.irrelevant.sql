@@ -6,5 +6,6 @@ SELECT doc_id, namespace, ingested_at, irrelevant_since, exposures, hits, days,
   JOIN indexd.documents USING (namespace, doc_id)
  WHERE namespace = %(namespace)s
    AND irrelevant_since IS NOT NULL
+   AND (documents.expires_at IS NULL OR documents.expires_at > %(at)s::timestamptz)
  ORDER BY irrelevant_since, doc_id
  LIMIT %(limit)s

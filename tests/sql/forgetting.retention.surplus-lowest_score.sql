@@ -34,10 +34,11 @@ oldest AS (
           FROM indexd.documents
          WHERE namespace = %(namespace)s
            AND (
-           -- Not removed by its age already, older than the grace, and not just written.
+           -- Not expired, not too old already, older than the grace, and not just written.
            (%(expires_before)s::timestamptz IS NULL OR ingested_at >= %(expires_before)s)
            AND ingested_at <= %(graced_after)s
            AND documents.doc_id <> ALL(%(protected)s::text[])
+           AND (documents.expires_at IS NULL OR documents.expires_at > %(at)s::timestamptz)
        )
            AND half_life_seconds IS NULL
          ORDER BY ingested_at, doc_id
@@ -52,10 +53,11 @@ oldest AS (
           FROM indexd.documents
          WHERE namespace = %(namespace)s
            AND (
-           -- Not removed by its age already, older than the grace, and not just written.
+           -- Not expired, not too old already, older than the grace, and not just written.
            (%(expires_before)s::timestamptz IS NULL OR ingested_at >= %(expires_before)s)
            AND ingested_at <= %(graced_after)s
            AND documents.doc_id <> ALL(%(protected)s::text[])
+           AND (documents.expires_at IS NULL OR documents.expires_at > %(at)s::timestamptz)
        )
            AND half_life_seconds = half_lives.half_life_seconds
          ORDER BY ingested_at, doc_id
@@ -68,10 +70,11 @@ oldest AS (
       FROM indexd.documents
      WHERE namespace = %(namespace)s
        AND (
-           -- Not removed by its age already, older than the grace, and not just written.
+           -- Not expired, not too old already, older than the grace, and not just written.
            (%(expires_before)s::timestamptz IS NULL OR ingested_at >= %(expires_before)s)
            AND ingested_at <= %(graced_after)s
            AND documents.doc_id <> ALL(%(protected)s::text[])
+           AND (documents.expires_at IS NULL OR documents.expires_at > %(at)s::timestamptz)
        )
        AND half_life_seconds IS NOT NULL
        AND (SELECT max(place) FROM half_lives) > 1000

@@ -18,10 +18,11 @@ ranked AS (
         ON met = doc_id
      WHERE namespace = %(namespace)s
        AND (
-           -- Not removed by its age already, older than the grace, and not just written.
+           -- Not expired, not too old already, older than the grace, and not just written.
            (%(expires_before)s::timestamptz IS NULL OR ingested_at >= %(expires_before)s)
            AND ingested_at <= %(graced_after)s
            AND documents.doc_id <> ALL(%(protected)s::text[])
+           AND (documents.expires_at IS NULL OR documents.expires_at > %(at)s::timestamptz)
        )
 ),
 surplus AS (

@@ -3,6 +3,7 @@ SELECT document.doc_id,
        document.version,
        document.created_at,
        document.ingested_at,
+       document.expires_at,
        document.half_life_seconds,
        document.meta,
        document.source_ref_origin      AS origin,
@@ -19,7 +20,7 @@ SELECT document.doc_id,
        ) AS tags,
        octet_length(document.meta::text) + 256
        + (
-            SELECT coalesce(sum(octet_length(chunk.text) + octet_length(chunk.meta::text) + 12 * vector_dims(chunk.embedding) + 64), 0)::bigint
+            SELECT coalesce(sum(octet_length(chunk.text) + octet_length(chunk.meta::text) + 12 * coalesce(vector_dims(chunk.embedding), 0) + 64), 0)::bigint
               FROM indexd.chunks AS chunk
              WHERE chunk.namespace = %(namespace)s
                AND chunk.doc_id = document.doc_id
@@ -27,3 +28,4 @@ SELECT document.doc_id,
   FROM indexd.documents AS document
  WHERE document.namespace = %(namespace)s
    AND document.doc_id = ANY(%(doc_ids)s::text[])
+   AND (document.expires_at IS NULL OR document.expires_at > %(at)s::timestamptz)

@@ -3,6 +3,7 @@ SELECT document.doc_id,
        document.version,
        document.created_at,
        document.ingested_at,
+       document.expires_at,
        document.half_life_seconds,
        document.meta,
        document.source_ref_origin      AS origin,
@@ -21,6 +22,7 @@ SELECT document.doc_id,
        + 0 AS bytes
   FROM indexd.documents AS document
  WHERE document.namespace = %(namespace)s
+   AND (document.expires_at IS NULL OR document.expires_at > %(at)s::timestamptz)
    AND (document.doc_id = ANY(%(doc_ids)s::text[]) AND document.ingested_at > %(ingested_after)s::timestamptz AND document.ingested_at < %(ingested_before)s::timestamptz AND EXISTS (
         SELECT 1
           FROM indexd.chunk_fields AS fields

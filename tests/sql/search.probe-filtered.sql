@@ -44,7 +44,8 @@
         newest AS MATERIALIZED (
             SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
                    -(embedding <#> %(vector)s) AS cosine,
-                   (chunks.doc_id = ANY(%(doc_ids)s::text[]) AND coalesce((
+                   embedding IS NOT NULL
+                   AND (chunks.doc_id = ANY(%(doc_ids)s::text[]) AND coalesce((
             SELECT true
               FROM indexd.chunk_fields AS fields
              WHERE fields.namespace = %(namespace)s

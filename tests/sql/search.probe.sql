@@ -16,7 +16,8 @@
         newest AS MATERIALIZED (
             SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
                    -(embedding <#> %(vector)s) AS cosine,
-                   true AS matches
+                   embedding IS NOT NULL
+                   AND true AS matches
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
                AND true

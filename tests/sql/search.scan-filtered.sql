@@ -4,6 +4,7 @@
                    -(embedding <#> %(vector)s) AS similarity
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
+               AND embedding IS NOT NULL
                AND (chunks.doc_id = ANY(%(doc_ids)s::text[]) AND chunks.ingested_at > %(ingested_after)s::timestamptz AND chunks.ingested_at < %(ingested_before)s::timestamptz AND EXISTS (
             SELECT 1
               FROM indexd.chunk_fields AS fields
@@ -61,6 +62,7 @@
                chunk.text AS text,
                chunk.meta AS meta,
                document.meta AS document_meta,
+               document.version AS version,
                chunk.tags AS tags,
                best.ingested_at AS ingested_at,
                NULL::text[] AS words,

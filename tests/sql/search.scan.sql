@@ -4,6 +4,7 @@
                    -(embedding <#> %(vector)s) AS similarity
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
+               AND embedding IS NOT NULL
                AND true
             OFFSET 0
         ),
@@ -33,6 +34,7 @@
                chunk.text AS text,
                chunk.meta AS meta,
                document.meta AS document_meta,
+               document.version AS version,
                chunk.tags AS tags,
                best.ingested_at AS ingested_at,
                NULL::text[] AS words,

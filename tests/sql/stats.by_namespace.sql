@@ -2,6 +2,12 @@
 SELECT namespaces.namespace,
        namespaces.documents,
        namespaces.chunks,
+       (
+            SELECT count(*)
+              FROM indexd.documents
+             WHERE documents.namespace = namespaces.namespace
+               AND documents.expires_at <= %(at)s
+       ) AS expired,
        namespaces.dimension,
        oldest.ingested_at AS oldest,
        newest.ingested_at AS newest,

@@ -3,6 +3,7 @@ SELECT doc_id, ordinal, text, sha256(convert_to(chunks.text, 'UTF8')) AS digest
   FROM indexd.chunks
  WHERE namespace = %(namespace)s
    AND (doc_id, ordinal) > (%(doc_id)s, %(ordinal)s)
+   AND (embedding IS NULL OR NOT %(fills)s)
    AND NOT EXISTS (
             SELECT
               FROM indexd.reembedded

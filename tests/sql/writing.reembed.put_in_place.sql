@@ -5,3 +5,4 @@ UPDATE indexd.chunks
  WHERE chunks.namespace = %(namespace)s
    AND reembedded.namespace = %(namespace)s
    AND reembedded.text_digest = sha256(convert_to(chunks.text, 'UTF8'))
+   AND (chunks.embedding IS NULL OR NOT %(fills)s)

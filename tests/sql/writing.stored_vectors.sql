@@ -4,3 +4,4 @@ SELECT text, embedding
  WHERE namespace = %(namespace)s
    AND doc_id = ANY(%(doc_ids)s)
    AND text = ANY(%(texts)s)
+   AND embedding IS NOT NULL

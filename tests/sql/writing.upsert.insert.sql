@@ -2,7 +2,7 @@
 INSERT INTO indexd.documents (
         namespace, doc_id, ingested_at, half_life_seconds, chunk_count, digest,
         source_ref_origin, source_ref_id, source_ref_offset, source_ref_trust_level,
-        source_ref_injected_by, meta, created_at, version
+        source_ref_injected_by, meta, created_at, expires_at, version
     )
 SELECT %(namespace)s, sent.*,
        1 + coalesce((
@@ -13,15 +13,15 @@ SELECT %(namespace)s, sent.*,
        ), 0)
   FROM (
     SELECT doc_id, ingested_at, half_life_seconds, chunk_count, digest,
-           origin, id, "offset", trust_level, injected_by, meta, created_at
+           origin, id, "offset", trust_level, injected_by, meta, created_at, expires_at
       FROM unnest(
             %(doc_id)s::text[], %(ingested_at)s::timestamptz[], %(half_life_seconds)s::float8[],
             %(chunk_count)s::int[], %(digest)s::bytea[], %(origin)s::text[], %(id)s::text[],
             %(offset)s::text[], %(trust_level)s::text[], %(injected_by)s::text[],
-            %(meta)s::jsonb[], %(created_at)s::timestamptz[]
+            %(meta)s::jsonb[], %(created_at)s::timestamptz[], %(expires_at)s::timestamptz[]
            ) AS sent (
             doc_id, ingested_at, half_life_seconds, chunk_count, digest,
-            origin, id, "offset", trust_level, injected_by, meta, created_at
+            origin, id, "offset", trust_level, injected_by, meta, created_at, expires_at
            )
        ) AS sent
  WHERE NOT EXISTS (

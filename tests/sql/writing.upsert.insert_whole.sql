@@ -3,12 +3,13 @@ WITH document AS (
     INSERT INTO indexd.documents (
         namespace, doc_id, ingested_at, half_life_seconds, chunk_count, digest,
         source_ref_origin, source_ref_id, source_ref_offset, source_ref_trust_level,
-        source_ref_injected_by, meta, created_at, version
+        source_ref_injected_by, meta, created_at, expires_at, version
     )
     SELECT %(namespace)s::text, %(doc_id)s::text, %(ingested_at)s::timestamptz,
            %(half_life_seconds)s::float8, %(chunk_count)s::int, %(digest)s::bytea,
            %(origin)s::text, %(id)s::text, %(offset)s::text, %(trust_level)s::text,
            %(injected_by)s::text, %(meta)s::jsonb, %(created_at)s::timestamptz,
+           %(expires_at)s::timestamptz,
            1 + coalesce((
             SELECT max(forgotten.version)
               FROM indexd.forgotten_documents AS forgotten

@@ -1,5 +1,5 @@
 /* indexd:writing.upsert.lock */
-SELECT doc_id, digest, ingested_at, chunk_count, version
+SELECT doc_id, digest, ingested_at, chunk_count, version, expires_at
   FROM indexd.documents
  WHERE namespace = %(namespace)s
    AND doc_id = ANY(%(doc_ids)s)

@@ -10,18 +10,19 @@ UPDATE indexd.documents AS document
        source_ref_trust_level = sent.trust_level,
        source_ref_injected_by = sent.injected_by,
        meta                   = sent.meta,
+       expires_at             = sent.expires_at,
        version                = document.version + 1
   FROM (
     SELECT doc_id, ingested_at, half_life_seconds, chunk_count, digest,
-           origin, id, "offset", trust_level, injected_by, meta, created_at
+           origin, id, "offset", trust_level, injected_by, meta, created_at, expires_at
       FROM unnest(
             %(doc_id)s::text[], %(ingested_at)s::timestamptz[], %(half_life_seconds)s::float8[],
             %(chunk_count)s::int[], %(digest)s::bytea[], %(origin)s::text[], %(id)s::text[],
             %(offset)s::text[], %(trust_level)s::text[], %(injected_by)s::text[],
-            %(meta)s::jsonb[], %(created_at)s::timestamptz[]
+            %(meta)s::jsonb[], %(created_at)s::timestamptz[], %(expires_at)s::timestamptz[]
            ) AS sent (
             doc_id, ingested_at, half_life_seconds, chunk_count, digest,
-            origin, id, "offset", trust_level, injected_by, meta, created_at
+            origin, id, "offset", trust_level, injected_by, meta, created_at, expires_at
            )
        ) AS sent
  WHERE document.namespace = %(namespace)s

@@ -27,6 +27,7 @@ from indexd.api.structs import (
     SourceRefIn,
     UpsertIn,
 )
+from indexd.clock import after, now
 from indexd.errors import (
     InvalidEmbedding,
     InvalidField,
@@ -76,7 +77,10 @@ def document_from(request: UpsertIn) -> Document:
     doc_id = checked_id(request.doc_id, "doc_id")
     if not request.chunks:
         raise InvalidField("chunks: expected at least one; to empty a document, delete it")
-    chunks = tuple(_chunk(doc_id, place, sent) for place, sent in enumerate(request.chunks))
+    chunks = tuple(
+        _chunk(doc_id, place, sent, embed=request.embed)
+        for place, sent in enumerate(request.chunks)
+    )
     check_siblings(chunks)
     return Document(
         namespace=namespace_of(request.namespace),
@@ -86,10 +90,25 @@ def document_from(request: UpsertIn) -> Document:
         source_ref=_source_ref(request.source_ref) if request.source_ref else None,
         half_life_seconds=half_life(request.half_life_seconds),
         ingested_at=utc(request.ingested_at, "ingested_at"),
+        expires_at=utc(request.expires_at, "expires_at"),
+        ttl_seconds=_ttl(request),
         model=_model(request.embedding_model),
         on_conflict=request.on_conflict,
         if_version=checked_version(request.if_version),
     )
+
+
+def _ttl(request: UpsertIn) -> float | None:
+    seconds = request.ttl_seconds
+    if seconds is None:
+        return None
+    if request.expires_at is not None:
+        raise InvalidField("ttl_seconds: says the same as expires_at, expected one of the two")
+    if not seconds > 0 or after(now(), seconds) is None:
+        raise InvalidField(
+            "ttl_seconds: expected a positive number of seconds that ends before the year 10000"
+        )
+    return seconds
 
 
 def checked_version(version: int | None) -> int | None:
@@ -107,7 +126,7 @@ def _model(name: str | None) -> Model | None:
     return Model(name.strip())
 
 
-def _chunk(doc_id: str, place: int, sent: ChunkIn) -> Chunk:
+def _chunk(doc_id: str, place: int, sent: ChunkIn, *, embed: bool) -> Chunk:
     where = f"chunks[{place}]"
     if None not in (sent.id, sent.chunk_id) and sent.id != sent.chunk_id:
         raise InvalidField(f"{where}: id and chunk_id differ, expected one of them")
@@ -128,10 +147,15 @@ def _chunk(doc_id: str, place: int, sent: ChunkIn) -> Chunk:
         meta=meta,
         tags=tuple(tags),
         source_path=_optional_text(meta, "source_path", where),
-        embedding=PENDING_EMBEDDING
-        if embedding is UNSET
-        else vectors.parse(embedding, f"chunk {chunk_id!r}"),
+        embedding=_vector(embedding, chunk_id, embed=embed),
     )
+
+
+def _vector(embedding: Any, chunk_id: str, *, embed: bool) -> vectors.Embedding | None:
+    """What was sent, what the embedder is to make, or None: a text without a vector."""
+    if embedding is UNSET:
+        return PENDING_EMBEDDING if embed else None
+    return vectors.parse(embedding, f"chunk {chunk_id!r}")
 
 
 def _optional_text(meta: Object, key: str, where: str) -> str | None:
@@ -220,6 +244,7 @@ def query_from(request: SearchIn, *, max_k: int, embeds: bool, now: datetime) ->
         min_similarity=_finite(request.min_similarity, "min_similarity"),
         min_score=_finite(request.min_score, "min_score"),
         include_vectors=request.include_vectors,
+        is_auto=request.mode == "auto",
     )
 
 

@@ -27,10 +27,11 @@ def results_from(query: Query, found: Found, *, include_weights: bool) -> list[R
             text=hit.text,
             meta=hit.meta,
             document_meta=hit.document_meta,
+            version=hit.version,
             source_ref=hit.source_ref,
             ingested_at=hit.ingested_at,
             weights=Weights(hit.similarity, hit.decay) if include_weights else UNSET,
-            embedding=UNSET if hit.embedding is None else hit.embedding,
+            embedding=hit.embedding if query.include_vectors else UNSET,
         )
         for hit in found.hits
     ]

@@ -128,7 +128,7 @@ class SourceRefIn(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ChunkIn(msgspec.Struct, forbid_unknown_fields=True):
-    """A piece of a document with its vector; it needs an embedding or a text."""
+    """A piece of a document; it needs an embedding or a text."""
 
     id: Annotated[
         str | None,
@@ -144,7 +144,8 @@ class ChunkIn(msgspec.Struct, forbid_unknown_fields=True):
         str | None,
         doc(
             "Text that is searched by words and shown in results; embedded by the server where the "
-            "chunk has no embedding. At most `INDEXD_MAX_TEXT_CHARS` characters, no NUL character"
+            "chunk has no embedding, unless the document says `embed: false`. At most "
+            "`INDEXD_MAX_TEXT_CHARS` characters, no NUL character"
         ),
     ] = None
     embedding: Embedding = UNSET
@@ -189,7 +190,31 @@ class UpsertIn(msgspec.Struct, forbid_unknown_fields=True):
             "2026-01-01T00:00:00Z",
         ),
     ] = None
+    expires_at: Annotated[
+        Timestamp | None,
+        doc(
+            "Time from which the document is hidden, RFC 3339 with an offset; the next upsert into "
+            "the namespace removes it. null means never",
+            "2027-01-01T00:00:00Z",
+        ),
+    ] = None
+    ttl_seconds: Annotated[
+        float | None,
+        doc(
+            "Seconds from the write until the document expires, instead of `expires_at`",
+            86400,
+            exclusiveMinimum=0,
+        ),
+    ] = None
     embedding_model: EmbeddingModel = None
+    embed: Annotated[
+        bool,
+        doc(
+            "Whether the server embeds texts that come without an embedding. If false, they are "
+            "stored without a vector and found by words alone, until `indexd reembed` gives them "
+            "one"
+        ),
+    ] = True
     on_conflict: Annotated[
         OnConflict,
         doc(
@@ -210,7 +235,9 @@ class UpsertIn(msgspec.Struct, forbid_unknown_fields=True):
 class ForgottenOut(msgspec.Struct):
     """How many documents retention removed in the transaction of the write."""
 
-    ttl: Annotated[int, doc("Documents past the age limit of the policy")] = 0
+    ttl: Annotated[
+        int, doc("Documents past their own expiry, or past the age limit of the policy")
+    ] = 0
     retention: Annotated[int, doc("Documents above the number that the policy allows")] = 0
     semantic: Annotated[
         int | UnsetType, doc("Documents marked irrelevant; present if there was one")
@@ -222,7 +249,10 @@ class UpsertOut(msgspec.Struct):
 
     chunks: Annotated[int, doc("Chunks of the document")]
     namespace: Annotated[str, doc("Namespace that the document is in")]
-    unchanged: Annotated[bool, doc("Whether the same document was already stored")]
+    unchanged: Annotated[
+        bool,
+        doc("Whether the same document was already stored; its expiry alone may have changed"),
+    ]
     version: Annotated[
         int, doc("Version of the document; one more at each change. Compare it for equality")
     ]
@@ -611,14 +641,17 @@ class ResultOut(msgspec.Struct):
     text: Annotated[str, doc("Text of the chunk; empty where it has none")]
     meta: Annotated[Object, doc("The chunk's meta without the embedding")]
     document_meta: Annotated[Object, doc("The document's meta")]
+    version: Annotated[
+        int, doc("Version of the document; one more at each change. Compare it for equality")
+    ]
     source_ref: Annotated[SourceRef | None, doc("Where the document comes from, if known")]
     ingested_at: Annotated[Timestamp, doc("Time that the age counts from, UTC")]
     weights: Annotated[
         Weights | UnsetType, doc("The factors of the score; present with `include_weights`")
     ] = UNSET
     embedding: Annotated[
-        list[float] | UnsetType,
-        doc("Vector of the chunk, of length 1; present with `include_vectors`"),
+        list[float] | UnsetType | None,
+        doc("Vector of the chunk, of length 1, null if it has none; with `include_vectors`"),
     ] = UNSET
 
 
@@ -680,8 +713,11 @@ class EmbedOut(msgspec.Struct):
 class NamespaceOut(msgspec.Struct):
     """One namespace in numbers."""
 
-    documents: Annotated[int, doc("Documents stored")]
+    documents: Annotated[int, doc("Documents stored, those that expired among them")]
     chunks: Annotated[int, doc("Chunks stored")]
+    expired: Annotated[
+        int, doc("Documents that expired: hidden, and removed by the namespace's next upsert")
+    ]
     dimension: Annotated[int | None, doc("Dimension of the vectors; null in an empty namespace")]
     index: Annotated[
         State,
@@ -700,6 +736,7 @@ class NamespaceOut(msgspec.Struct):
         return cls(
             documents=row.documents,
             chunks=row.chunks,
+            expired=row.expired,
             dimension=row.dimension,
             index=index.state,
             index_progress=index.progress,

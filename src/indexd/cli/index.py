@@ -32,7 +32,7 @@ def status(settings: Settings) -> None:
             index = serving[one.name]
             progress = "" if index.progress is None else f" {index.progress:.0%}"
             say(
-                f"{one.name:32} {one.chunks:10} {one.dimension:9} {one.mode:6} "
+                f"{one.name:32} {one.chunks:10} {one.dimension or '-':>9} {one.mode:6} "
                 f"{index.state}{progress}{f' ({index.note})' if index.note else ''}"
             )
 

@@ -27,6 +27,9 @@ LINE_SECONDS = 5.0
 def reembed(settings: Settings, namespace: str, dry_run: bool) -> None:
     """Embed all texts of NAMESPACE again, with the embedder of the settings.
 
+    Where its vectors come from that embedder already, only texts that were stored without a vector
+    get one.
+
     Meanwhile the namespace can be searched and written to. All vectors are replaced in one
     transaction at the end. If a run is interrupted, the next one continues it. Configure the new
     embedder in the server afterwards: until then, it refuses texts for this namespace.
@@ -43,9 +46,10 @@ async def _run(url: str, settings: Settings, namespace: str, *, dry_run: bool) -
         if dry_run:
             found = await work.extent(connection, embedder, namespace)
             model = (await embedder.contact()).model
+            source = found.model or ("an unnamed model" if found.dimension else "no vectors")
             say(
-                f"{found.texts:,} texts, {found.done:,} of them done, "
-                f"from {found.model or 'an unnamed model'} to {model}"
+                f"{found.texts:,} texts{' without a vector' if found.fills else ''}, "
+                f"{found.done:,} of them done, from {source} to {model}"
             )
             return
         outcome = await work.run(connection, embedder, settings, namespace, _line())

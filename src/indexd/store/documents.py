@@ -31,9 +31,10 @@ class SourceRef(msgspec.Struct, frozen=True):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """One embedded piece of a document; `meta` is without the embedding.
+    """One piece of a document; `meta` is without the embedding.
 
-    `embedding` is PENDING_EMBEDDING until the embedder made it, which `embedded_here` then says.
+    `embedding` is PENDING_EMBEDDING until the embedder made it, which `embedded_here` then says. It
+    is None where the text is stored without a vector, for the search by words alone.
     """
 
     chunk_id: str
@@ -41,24 +42,25 @@ class Chunk(msgspec.Struct, frozen=True):
     meta: dict[str, Any]
     tags: tuple[str, ...]
     source_path: str | None
-    embedding: Embedding
+    embedding: Embedding | None
     embedded_here: bool = False
 
     @property
     def is_pending(self) -> bool:
-        return self.embedding.size == 0
+        return self.embedding is not None and self.embedding.size == 0
 
 
 OnConflict = Literal["overwrite", "skip", "fail"]
 
 
 class Document(msgspec.Struct, frozen=True):
-    """A document as a client sends it. All chunks have one dimension, and different ids.
+    """A document as a client sends it. All vectors have one dimension, all chunks different ids.
 
     `ingested_at` None means the time of the write; `model` None means that the client did not name
     the model that made the vectors. `on_conflict` says what a document that is stored already is
     for: overwritten, left as it is, or a reason to refuse. With `if_version` the document is
-    written only if the stored one has this version; 0: only if there is none.
+    written only if the stored one has this version; 0: only if there is none. It expires at
+    `expires_at`, or `ttl_seconds` after the write; with neither, never.
     """
 
     namespace: str
@@ -68,16 +70,20 @@ class Document(msgspec.Struct, frozen=True):
     source_ref: SourceRef | None = None
     half_life_seconds: float | None = None
     ingested_at: datetime | None = None
+    expires_at: datetime | None = None
+    ttl_seconds: float | None = None
     model: Model | None = None
     on_conflict: OnConflict = "overwrite"
     if_version: int | None = None
 
     @property
-    def dimension(self) -> int:
-        return self.chunks[0].embedding.size
+    def dimension(self) -> int | None:
+        """That of its vectors; None where it has none."""
+        vectors = (chunk.embedding for chunk in self.chunks)
+        return next((vector.size for vector in vectors if vector is not None), None)
 
     def digest(self) -> bytes:
-        """The hash of everything sent but the time.
+        """The hash of everything sent but the time and the expiry.
 
         The same content has the same digest, in whatever order its JSON keys came. A vector that
         our embedder made is not part of it: it follows from the text.
@@ -94,18 +100,22 @@ class Document(msgspec.Struct, frozen=True):
             )
         )
         for chunk in self.chunks:
-            # Digests in databases contain this word, so it must not change.
-            digest.update(b"made" if chunk.embedded_here else chunk.embedding.tobytes())
+            # Digests in databases contain these words, so they must not change.
+            if chunk.embedding is None:
+                digest.update(b"none")
+            else:
+                digest.update(b"made" if chunk.embedded_here else chunk.embedding.tobytes())
         return digest.digest()
 
 
 def check_siblings(chunks: tuple[Chunk, ...]) -> None:
     """Raises where two ids are equal or two dimensions differ; a pending embedding has none."""
     ids: set[str] = set()
-    expected = next((c.embedding.size for c in chunks if not c.is_pending), 0)
-    for chunk in chunks:
+    sizes = [0 if chunk.embedding is None else chunk.embedding.size for chunk in chunks]
+    expected = next((size for size in sizes if size), 0)
+    for chunk, size in zip(chunks, sizes, strict=True):
         if chunk.chunk_id in ids:
             raise DuplicateChunkId(f"chunk id {chunk.chunk_id!r} appears more than once")
         ids.add(chunk.chunk_id)
-        if not chunk.is_pending and chunk.embedding.size != expected:
-            raise vectors.mismatch(f"chunk {chunk.chunk_id!r}", expected, chunk.embedding.size)
+        if size not in (0, expected):
+            raise vectors.mismatch(f"chunk {chunk.chunk_id!r}", expected, size)

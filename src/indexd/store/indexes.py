@@ -48,11 +48,12 @@ class Namespace(msgspec.Struct, frozen=True):
     """A namespace with the indexes that exist for it.
 
     `removed` is the number of chunks ever removed, `dead` that of those that the index's graph
-    still holds. `serves` is what the namespace's row says about its index.
+    still holds. `dimension` is None where it holds no vector; `chunks` counts those without one,
+    too. `serves` is what the namespace's row says about its index.
     """
 
     name: str
-    dimension: int
+    dimension: int | None
     chunks: int
     mode: Mode
     indexes: tuple[Index, ...]
@@ -62,7 +63,7 @@ class Namespace(msgspec.Struct, frozen=True):
 
     @property
     def wanted(self) -> str:
-        return index_name(self.name, self.dimension)
+        return index_name(self.name, self.dimension or 0)
 
     @property
     def serving(self) -> Index | None:
@@ -93,7 +94,9 @@ def earning(namespaces: list[Namespace], rules: Rules) -> list[Namespace]:
     """
 
     def earns(one: Namespace) -> bool:
-        if one.dimension > MAX_DIMENSION or one.chunks == 0 or one.mode == "never":
+        if one.dimension is None or one.chunks == 0 or one.mode == "never":
+            return False
+        if one.dimension > MAX_DIMENSION:
             return False
         enough = rules.threshold / 2 if one.serving else rules.threshold
         return one.mode == "always" or one.chunks >= enough
@@ -127,7 +130,7 @@ def serving(
                 return Serving("exact", note=obstacle)
             done = next((i.done for i in one.indexes if not i.valid), None)
             return Serving("building", done, obstacle)
-        if one.dimension > MAX_DIMENSION:
+        if one.dimension is not None and one.dimension > MAX_DIMENSION:
             return Serving("exact", note=f"dimension over {MAX_DIMENSION:,}: always scanned")
         return Serving("exact")
 
@@ -169,7 +172,7 @@ async def obstacle(connection: Connection) -> str | None:
 
 class _Counts(msgspec.Struct, frozen=True):
     namespace: str
-    dimension: int
+    dimension: int | None
     chunks: int
     mode: Mode
     removed: int
@@ -235,7 +238,8 @@ def _index(name: str) -> str:
 
 
 def build_statement(namespace: Namespace, rules: Rules) -> str:
-    """SQL: build the index that the namespace wants."""
+    """SQL: build the index that the namespace wants, over chunks that have a vector."""
+    assert namespace.dimension is not None  # noqa: S101 (one without vectors earns no index)
     return f"""
     /* indexd:indexes.build */
     CREATE INDEX CONCURRENTLY {sql.Identifier(namespace.wanted).as_string()} ON indexd.chunks

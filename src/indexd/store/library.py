@@ -16,6 +16,7 @@ from indexd.db.pool import Connection
 from indexd.store import rows
 from indexd.store.documents import SourceRef
 from indexd.store.filters import Filters, for_documents, parameters
+from indexd.store.visible import live
 
 Order = Literal["doc_id", "created_at", "ingested_at"]
 
@@ -28,7 +29,8 @@ class StoredChunk(msgspec.Struct, frozen=True):
     text: Annotated[str, Meta(description="Text of the chunk; empty where it has none")]
     meta: Annotated[dict[str, Any], Meta(description="The chunk's meta without the embedding")]
     embedding: Annotated[
-        list[float] | None, Meta(description="The vector, of length 1; null unless asked for")
+        list[float] | None,
+        Meta(description="The vector, of length 1; null unless asked for, or if there is none"),
     ]
 
 
@@ -42,6 +44,10 @@ class StoredDocument(msgspec.Struct, frozen=True):
         datetime, Meta(description="Time of the first write by the server's clock, UTC")
     ]
     ingested_at: Annotated[datetime, Meta(description="Time that the age counts from, UTC")]
+    expires_at: Annotated[
+        datetime | None,
+        Meta(description="Time from which the document is hidden, UTC; null: never"),
+    ]
     half_life_seconds: Annotated[
         float | None,
         Meta(description="The document's own half-life in seconds; null if it has none"),
@@ -60,11 +66,15 @@ class StoredDocument(msgspec.Struct, frozen=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What of each document is read, and how many bytes of chunks an answer may hold at most."""
+    """What of each document is read, and how many bytes of chunks an answer may hold at most.
+
+    What has expired at the time `at` is not there.
+    """
 
     chunks: bool
     vectors: bool
     max_bytes: int
+    at: datetime
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -95,6 +105,7 @@ class _Row(msgspec.Struct, frozen=True):
     version: int
     created_at: datetime
     ingested_at: datetime
+    expires_at: datetime | None
     half_life_seconds: float | None
     meta: dict[str, Any]
     tags: list[str]
@@ -117,6 +128,7 @@ class _Row(msgspec.Struct, frozen=True):
             version=self.version,
             created_at=self.created_at,
             ingested_at=self.ingested_at,
+            expires_at=self.expires_at,
             half_life_seconds=self.half_life_seconds,
             meta=self.meta,
             tags=sorted({*self.tags, *own}),
@@ -131,12 +143,15 @@ VECTOR_BYTES = 12
 
 def _columns(wanted: Wanted) -> str:
     """SQL: the columns of _Row over `document`; `bytes` estimates the answer's part with chunks."""
-    vectors = f" + {VECTOR_BYTES} * vector_dims(chunk.embedding)" if wanted.vectors else ""
+    vectors = (
+        f" + {VECTOR_BYTES} * coalesce(vector_dims(chunk.embedding), 0)" if wanted.vectors else ""
+    )
     size = f"octet_length(chunk.text) + octet_length(chunk.meta::text){vectors} + 64"
     return f"""document.doc_id,
            document.version,
            document.created_at,
            document.ingested_at,
+           document.expires_at,
            document.half_life_seconds,
            document.meta,
            document.source_ref_origin      AS origin,
@@ -172,6 +187,7 @@ def by_ids_statement(wanted: Wanted) -> str:
       FROM indexd.documents AS document
      WHERE document.namespace = %(namespace)s
        AND document.doc_id = ANY(%(doc_ids)s::text[])
+       AND {live("document")}
     """
 
 
@@ -202,7 +218,7 @@ async def by_ids(
 
     None where they are more than `max_bytes`.
     """
-    values = {"namespace": namespace, "doc_ids": list(doc_ids)}
+    values = {"namespace": namespace, "doc_ids": list(doc_ids), "at": wanted.at}
     found = {
         one.doc_id: one
         for one in await rows.every(connection, _Row, by_ids_statement(wanted), values)
@@ -230,6 +246,7 @@ def page_statement(page: Page, filters: Filters, wanted: Wanted) -> str:
     SELECT {_columns(wanted)}
       FROM indexd.documents AS document
      WHERE document.namespace = %(namespace)s
+       AND {live("document")}
        AND {for_documents(filters)}{after}
      ORDER BY {ordered}
      LIMIT %(limit)s
@@ -250,6 +267,7 @@ async def listed(
             "after": after,
             "after_id": after_id,
             "limit": page.limit + 1,
+            "at": wanted.at,
             **parameters(filters),
         },
     )
@@ -297,12 +315,15 @@ def count_statement(filters: Filters) -> str:
            coalesce(sum(document.chunk_count), 0)::bigint AS chunks
       FROM indexd.documents AS document
      WHERE document.namespace = %(namespace)s
+       AND {live("document")}
        AND {for_documents(filters)}
     """
 
 
-async def counted(connection: Connection, namespace: str, filters: Filters) -> Counted:
-    """How many documents match."""
-    values = {"namespace": namespace, **parameters(filters)}
+async def counted(
+    connection: Connection, namespace: str, filters: Filters, *, at: datetime
+) -> Counted:
+    """How many documents match, without those that have expired."""
+    values = {"namespace": namespace, "at": at, **parameters(filters)}
     found = await rows.first(connection, Counted, count_statement(filters), values)
     return found or Counted(0, 0)

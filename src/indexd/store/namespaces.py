@@ -15,11 +15,11 @@ class Facts(msgspec.Struct, frozen=True):
     """`half_life_seconds` is the policy's, `semantic` whether it has a section of that name.
     `indexed` says whether an HNSW index serves, `expired` whether a document is there that must
     not be answered any more. The model made the vectors; it is None where no
-    client named it.
+    client named it. `dimension` is None where no vector is stored, only texts.
     """
 
     namespace: str
-    dimension: int
+    dimension: int | None
     chunks: int
     half_life_seconds: float | None
     indexed: bool
@@ -27,6 +27,12 @@ class Facts(msgspec.Struct, frozen=True):
     semantic: bool = False
     model_name: str | None = None
     model_revision: str | None = None
+
+    @property
+    def vectors_dimension(self) -> int:
+        """The dimension, of a namespace that holds vectors."""
+        assert self.dimension is not None  # noqa: S101 (searches of texts alone have other plans)
+        return self.dimension
 
     @property
     def model(self) -> Model | None:
@@ -76,6 +82,24 @@ async def any_expired(connection: Connection, namespace: str, unexpired_at: date
     """Whether a document is there that must not be answered any more."""
     values = {"namespace": namespace, "unexpired_at": unexpired_at}
     found: bool = await rows.value(connection, ANY_EXPIRED, values)
+    return found
+
+
+HOLDS_TEXTS_ALONE = """
+    /* indexd:namespaces.holds_texts_alone */
+    SELECT EXISTS (
+            SELECT 1
+              FROM indexd.namespaces
+             WHERE namespace = %(namespace)s
+               AND documents > 0
+               AND dimension IS NULL
+           )
+"""
+
+
+async def holds_texts_alone(connection: Connection, namespace: str) -> bool:
+    """Whether the namespace holds documents, and no vector."""
+    found: bool = await rows.value(connection, HOLDS_TEXTS_ALONE, {"namespace": namespace})
     return found
 
 

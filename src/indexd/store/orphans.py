@@ -234,7 +234,8 @@ COUNT_ANEW = """
                ) AS documents,
                (SELECT count(*) FROM indexd.chunks WHERE namespace = %(namespace)s) AS chunks
     ),
-    -- A namespace whose row was deleted gets one, with the dimension of its oldest chunk.
+    -- A namespace whose row was deleted gets one, with the dimension of its oldest vector.
+    -- It has none where no chunk has a vector.
     created AS (
         INSERT INTO indexd.namespaces (namespace, dimension, documents, chunks, created_at)
         SELECT %(namespace)s, vector_dims(embedding), documents, counted.chunks, ingested_at
@@ -243,7 +244,7 @@ COUNT_ANEW = """
                 SELECT embedding, ingested_at
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
-                 ORDER BY ingested_at
+                 ORDER BY embedding IS NULL, ingested_at
                  LIMIT 1
                ) AS oldest
         ON CONFLICT (namespace) DO NOTHING

@@ -14,7 +14,8 @@ class NamespaceStats(msgspec.Struct, frozen=True):
     namespace: str
     documents: int
     chunks: int
-    dimension: int
+    expired: int
+    dimension: int | None
     oldest: datetime
     newest: datetime
     bytes: int
@@ -25,6 +26,12 @@ BY_NAMESPACE = """
     SELECT namespaces.namespace,
            namespaces.documents,
            namespaces.chunks,
+           (
+                SELECT count(*)
+                  FROM indexd.documents
+                 WHERE documents.namespace = namespaces.namespace
+                   AND documents.expires_at <= %(at)s
+           ) AS expired,
            namespaces.dimension,
            oldest.ingested_at AS oldest,
            newest.ingested_at AS newest,
@@ -59,9 +66,12 @@ BY_NAMESPACE = """
 """
 
 
-async def by_namespace(connection: Connection) -> list[NamespaceStats]:
-    """Counts are kept by every write; ages come from an index, sizes from a sample."""
-    return await rows.every(connection, NamespaceStats, BY_NAMESPACE, {})
+async def by_namespace(connection: Connection, *, at: datetime) -> list[NamespaceStats]:
+    """Counts are kept by every write; ages come from an index, sizes from a sample.
+
+    Those that expired at this time are counted in an index that holds only documents that expire.
+    """
+    return await rows.every(connection, NamespaceStats, BY_NAMESPACE, {"at": at})
 
 
 class _Count(msgspec.Struct, frozen=True):

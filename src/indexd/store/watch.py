@@ -6,25 +6,31 @@ import msgspec
 
 from indexd.db.pool import Connection
 from indexd.store import rows
+from indexd.store.visible import live
 
 COUNTED = 10_000
 """Documents of a namespace that are counted as expired at most; a higher count stops there."""
 
 
 class Due(msgspec.Struct, frozen=True):
-    """The documents of a namespace that its next upsert removes, by age and by number."""
+    """The documents of a namespace that its next upsert removes, by age and by number.
+
+    `expired` are those past their own expiry or the age limit of the policy, `hidden` the former.
+    """
 
     namespace: str
     expired: int
+    hidden: int
     surplus: int
 
 
-DUE = """
+DUE = f"""
     /* indexd:watch.due */
     SELECT namespaces.namespace,
-           aged.expired,
+           aged.expired + own.hidden AS expired,
+           own.hidden,
            coalesce(
-               greatest(namespaces.documents - aged.expired - policy.max_items, 0), 0
+               greatest(namespaces.documents - aged.expired - own.hidden - policy.max_items, 0), 0
            ) AS surplus
       FROM indexd.namespaces
       JOIN indexd.policies_in_force AS policy USING (namespace)
@@ -41,15 +47,26 @@ DUE = """
                                     - policy.max_age_seconds * interval '1 second'
                                ELSE '-infinity'
                            END
+                       AND {live()}
                      LIMIT %(counted)s
                    ) AS old
            ) AS aged
+     CROSS JOIN LATERAL (
+            SELECT count(*) AS hidden
+              FROM (
+                    SELECT
+                      FROM indexd.documents
+                     WHERE documents.namespace = namespaces.namespace
+                       AND documents.expires_at <= %(at)s::timestamptz
+                     LIMIT %(counted)s
+                   ) AS gone
+           ) AS own
      WHERE namespaces.documents > 0
 """
 
 
 async def due(connection: Connection, *, at: datetime) -> list[Due]:
-    """Of every namespace that holds documents; its index on ingested_at finds the expired ones."""
+    """Of every namespace that holds documents; two indexes find the expired ones."""
     return await rows.every(connection, Due, DUE, {"at": at, "counted": COUNTED})
 
 

@@ -153,7 +153,7 @@ class Metrics:
         )
         self.purges = self._by_namespace(
             "index_retention_purges",
-            "Times that retention removed documents; strategy ttl is that of max_age_seconds",
+            "Times that retention removed documents; strategy ttl is that of age and expiry",
             "strategy",
         )
         self.requests = Counter(
@@ -246,6 +246,13 @@ class Metrics:
         self.indexes_missing = self._gauge(
             "index_hnsw_missing", "HNSW indexes that are due and do not serve yet", "livemax"
         )
+        self.items_expired = Gauge(
+            "index_items_expired",
+            "Documents whose own expiry has passed (10,000 at most): hidden, and not removed yet",
+            ["namespace"],
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
         self.items_due = Gauge(
             "index_items_due",
             "Documents that the next upsert of their namespace takes: expired (10,000 at most) "
@@ -258,6 +265,7 @@ class Metrics:
         self.disk_size = self._disk("size", "Bytes in all")
         self._process = _Process(self.registry)
         self._due: set[str] = set()
+        self._expired: set[str] = set()
         self._start_lines()
 
     def _start_lines(self) -> None:
@@ -293,6 +301,16 @@ class Metrics:
         for namespace, pair in shown.items():
             for reason, count in zip(DUE, pair, strict=True):
                 self.items_due.labels(namespace, reason).set(count)
+
+    def show_expired(self, counts: Mapping[str, int]) -> None:
+        """Set the numbers of documents past their own expiry by namespace."""
+        shown = dict.fromkeys(self._expired, 0)
+        for namespace, count in counts.items():
+            folded = self._folded(namespace)
+            shown[folded] = shown.get(folded, 0) + count
+        self._expired = set(shown)
+        for namespace, count in shown.items():
+            self.items_expired.labels(namespace).set(count)
 
     def measure_process(self) -> None:
         self._process.measure()

@@ -122,15 +122,15 @@ async def delete(
 
 async def _look(service: Service, namespace: str, doc_id: str) -> int:
     """How many documents would be deleted."""
-    look = partial(deletion.stored, namespace=namespace, doc_ids=[doc_id])
+    look = partial(deletion.stored, namespace=namespace, doc_ids=[doc_id], at=service.now())
     return len(await service.database.read(look))
 
 
 async def _delete(service: Service, namespace: str, doc_id: str, *, actor: str) -> int:
     """How many documents were deleted: 1, or 0 where it was not there."""
     at = service.now()
-    gone = await service.database.write(
+    gone, stored = await service.database.write(
         lambda connection: forget.delete(connection, namespace, doc_id, at=at, actor=actor)
     )
-    record_deletions([gone] if gone else [], service.metrics)
-    return gone.count if gone else 0
+    record_deletions(gone, service.metrics)
+    return len(stored)

@@ -55,7 +55,7 @@ async def get(
         store.by_ids,
         namespace=access.reads(_named(data.namespace)),
         doc_ids=doc_ids_from(data.doc_ids),
-        wanted=Wanted(data.chunks, data.vectors, service.settings.max_answer_bytes),
+        wanted=Wanted(data.chunks, data.vectors, service.settings.max_answer_bytes, service.now()),
     )
     return DocumentsOut(not_too_large(await service.database.read(look)))
 
@@ -78,7 +78,7 @@ async def list_(
         namespace=access.reads(_named(data.namespace)),
         filters=filters,
         page=page,
-        wanted=Wanted(data.chunks, False, service.settings.max_answer_bytes),
+        wanted=Wanted(data.chunks, False, service.settings.max_answer_bytes, service.now()),
     )
     with in_time(filters):
         found = await service.database.read(look)
@@ -101,7 +101,7 @@ async def count(
     namespace = access.reads(_named(data.namespace))
     with in_time(filters):
         return await service.database.read(
-            partial(store.counted, namespace=namespace, filters=filters)
+            partial(store.counted, namespace=namespace, filters=filters, at=service.now())
         )
 
 
@@ -155,8 +155,8 @@ async def delete(
     """Delete documents by their ids, in one transaction and as one event of the log."""
     namespace, doc_ids = access.writes(_named(data.namespace)), doc_ids_from(data.doc_ids)
     cause = Cause("delete", _reason(data), access.name, service.now())
-    work = _look if data.dry_run else partial(_delete, cause=cause)
-    stored = await work(service, namespace, doc_ids)
+    work = _look if data.dry_run else _delete
+    stored = await work(service, namespace, doc_ids, cause=cause)
     return DocumentsDeleteOut(len(stored), [one for one in doc_ids if one not in stored])
 
 
@@ -164,9 +164,9 @@ def _reason(sent: DocumentsDeleteIn) -> str:
     return (sent.reason or "").strip() or forget.BY_REQUEST
 
 
-async def _look(service: Service, namespace: str, doc_ids: list[str]) -> set[str]:
+async def _look(service: Service, namespace: str, doc_ids: list[str], *, cause: Cause) -> set[str]:
     """Those that are stored."""
-    look = partial(deletion.stored, namespace=namespace, doc_ids=doc_ids)
+    look = partial(deletion.stored, namespace=namespace, doc_ids=doc_ids, at=cause.at)
     return await service.database.read(look)
 
 
@@ -177,7 +177,7 @@ async def _delete(
     gone, stored = await service.database.write(
         lambda connection: forget.delete_many(connection, namespace, doc_ids, cause)
     )
-    record_deletions([gone] if gone else [], service.metrics)
+    record_deletions(gone, service.metrics)
     return stored
 
 

@@ -68,7 +68,7 @@ async def document(
     ] = False,
 ) -> StoredDocument:
     """A document with its chunks; with `vectors`, with their normalised embeddings."""
-    asked = Wanted(chunks=True, vectors=vectors, max_bytes=service.settings.max_answer_bytes)
+    asked = Wanted(True, vectors, service.settings.max_answer_bytes, service.now())
     return await _read(service, access, _named(doc_id, namespace), partial(_whole, asked=asked))
 
 
@@ -112,7 +112,12 @@ async def irrelevant(
     """The documents of a namespace that are marked irrelevant, with the evidence."""
     named = namespace_of(namespace)
     structlog.contextvars.bind_contextvars(namespace=named)
-    look = partial(relevance.irrelevant, namespace=access.reads(named), limit=checked_limit(limit))
+    look = partial(
+        relevance.irrelevant,
+        namespace=access.reads(named),
+        limit=checked_limit(limit),
+        at=service.now(),
+    )
     count, found = await service.database.read(look)
     return IrrelevantOut(named, count, count > len(found), found)
 

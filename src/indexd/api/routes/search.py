@@ -31,6 +31,7 @@ from indexd.names import checked_id, namespace_of
 from indexd.store import search as store
 from indexd.store.filters import in_time
 from indexd.store.search import Found, Query
+from indexd.store.search.plan import Words
 
 
 @json_post(
@@ -67,6 +68,8 @@ async def search(
     with in_time(query.filters):
         found = await store.run(service.database, service.memory, query, service.tuning)
     is_quiet = data.quiet or data.at is not None
+    if isinstance(found.plan, Words):
+        query = replace(query, mode="lexical")  # in a namespace without vectors
     if query.mode == "vector" and found.semantic and not is_quiet:
         service.exposures.note(query.namespace, found.hits)
     results = results_from(query, found, include_weights=data.include_weights)

@@ -36,7 +36,7 @@ async def stats(service: NamedDependency[Service], access: NamedDependency[Acces
     async def look(connection: Connection) -> _Seen:
         _, policy_hash = seen(await policies.in_force(connection), access)
         return _Seen(
-            await store.by_namespace(connection),
+            await store.by_namespace(connection, at=service.now()),
             indexes.serving(
                 await indexes.look(connection), rules, await indexes.obstacle(connection)
             ),

@@ -21,6 +21,10 @@ class Preview(msgspec.Struct, frozen=True):
     ingested_at: Annotated[datetime, Meta(description="Time that the age counts from, UTC")]
     age_seconds: Annotated[float, Meta(description="Age in seconds, 0 or more")]
     decay_factor: Annotated[float, Meta(description="What scores are multiplied with, from 0 to 1")]
+    expires_at: Annotated[
+        datetime | None,
+        Meta(description="Time from which the document is hidden, UTC; null: never"),
+    ]
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -49,7 +53,8 @@ MOST_FADED = """
            greatest(date_part('epoch', %(at)s - ingested_at), 0) AS age_seconds,
            indexd.decay(
                ingested_at, coalesce(half_life_seconds, %(half_life)s::float8), %(at)s
-           ) AS decay_factor
+           ) AS decay_factor,
+           expires_at
       FROM indexd.documents
      WHERE namespace = %(namespace)s
      ORDER BY decay_factor, ingested_at, doc_id

@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 
 from indexd.db.pool import Connection
 from indexd.store import policies, rows
+from indexd.store.visible import live
 
 Kind = Literal["manual", "ttl", "retention", "semantic", "delete"]
 
@@ -90,18 +91,21 @@ async def lock(
     return {one.doc_id: one.ingested_at for one in found}
 
 
-STORED = """
+STORED = f"""
     /* indexd:forgetting.deletion.stored */
     SELECT doc_id
       FROM indexd.documents
      WHERE namespace = %(namespace)s
        AND doc_id = ANY(%(doc_ids)s)
+       AND {live()}
 """
 
 
-async def stored(connection: Connection, namespace: str, doc_ids: Sequence[str]) -> set[str]:
-    """Those of the documents that are stored; nothing is locked."""
-    values = {"namespace": namespace, "doc_ids": list(doc_ids)}
+async def stored(
+    connection: Connection, namespace: str, doc_ids: Sequence[str], *, at: datetime
+) -> set[str]:
+    """Those of the documents that are stored and have not expired; nothing is locked."""
+    values = {"namespace": namespace, "doc_ids": list(doc_ids), "at": at}
     return set(await rows.column(connection, STORED, values))
 
 

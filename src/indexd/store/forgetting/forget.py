@@ -17,7 +17,7 @@ from msgspec import Meta
 from indexd.db.pool import Connection
 from indexd.store import rows
 from indexd.store.filters import TAGGED
-from indexd.store.forgetting import deletion
+from indexd.store.forgetting import deletion, expiry
 from indexd.store.forgetting.deletion import Cause, Deletion
 from indexd.store.where.conditions import document_condition, parameters
 from indexd.store.where.tree import parse
@@ -219,11 +219,10 @@ def condition_values(condition: Condition, namespace: str) -> dict[str, Any]:
 
 async def delete(
     connection: Connection, namespace: str, doc_id: str, *, at: datetime, actor: str
-) -> Deletion | None:
-    """Delete one document, with the locks of `forget`; None where there is no such document."""
+) -> tuple[list[Deletion], set[str]]:
+    """Delete one document, as `delete_many`."""
     cause = Cause(kind="delete", reason=BY_REQUEST, actor=actor, at=at)
-    gone, _ = await delete_many(connection, namespace, [doc_id], cause)
-    return gone
+    return await delete_many(connection, namespace, [doc_id], cause)
 
 
 BY_REQUEST = "deleted by request"
@@ -232,11 +231,18 @@ BY_REQUEST = "deleted by request"
 
 async def delete_many(
     connection: Connection, namespace: str, doc_ids: Sequence[str], cause: Cause
-) -> tuple[Deletion | None, set[str]]:
+) -> tuple[list[Deletion], set[str]]:
     """Delete documents by their ids, with the locks of `forget`, as one event.
 
-    Returns the event, None where none of them is stored, and the ids that were stored.
+    Those that have expired are not there: they leave as an event of their own, of kind `ttl`.
+    Returns the events, and the ids that were stored.
     """
     await deletion.hold(connection, namespace)
     locked = await deletion.lock(connection, namespace, doc_ids)
-    return await deletion.remove(connection, namespace, list(locked), cause), set(locked)
+    expired = await expiry.remove(
+        connection, namespace, at=cause.at, actor=cause.actor, doc_ids=list(locked)
+    )
+    if expired:
+        locked = await deletion.lock(connection, namespace, doc_ids)
+    deleted = await deletion.remove(connection, namespace, list(locked), cause)
+    return [one for one in (expired, deleted) if one is not None], set(locked)

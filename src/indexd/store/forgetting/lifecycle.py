@@ -50,7 +50,14 @@ class Lifecycle(msgspec.Struct, frozen=True):
     ]
     purge_rank: Annotated[
         int | None,
-        Meta(description="Place in the order of removal, from 1; null without `max_items`"),
+        Meta(
+            description="Place in the order of removal, from 1; null without `max_items`, and once "
+            "the document has expired"
+        ),
+    ]
+    expires_at: Annotated[
+        datetime | None,
+        Meta(description="Time from which the document is hidden, UTC; null: never"),
     ]
     would_be_forgotten: Annotated[
         Removal | None, Meta(description="Next rule to remove the document; null if none will")
@@ -58,7 +65,7 @@ class Lifecycle(msgspec.Struct, frozen=True):
 
 
 class _Faded(msgspec.Struct, frozen=True):
-    """`documents` is the number of documents in the namespace."""
+    """`documents` is the number of documents in the namespace that have not expired."""
 
     ingested_at: datetime
     age_seconds: float
@@ -66,6 +73,7 @@ class _Faded(msgspec.Struct, frozen=True):
     decay_factor: float
     relevance: float
     irrelevant_since: datetime | None
+    expires_at: datetime | None
     documents: int
 
 
@@ -77,7 +85,14 @@ FADED = """
            indexd.decay(ingested_at, half_life, %(at)s) AS decay_factor,
            coalesce(smoothed_score, %(prior)s) AS relevance,
            irrelevant_since,
-           (SELECT documents FROM indexd.namespaces WHERE namespace = %(namespace)s) AS documents
+           expires_at,
+           (SELECT documents FROM indexd.namespaces WHERE namespace = %(namespace)s)
+           - (
+                SELECT count(*)
+                  FROM indexd.documents AS expired
+                 WHERE expired.namespace = %(namespace)s
+                   AND expired.expires_at <= %(at)s
+           ) AS documents
       FROM indexd.documents
      CROSS JOIN LATERAL (
             SELECT coalesce(half_life_seconds, %(half_life)s::float8) AS half_life
@@ -119,17 +134,17 @@ async def lifecycle(
         relevance=found.relevance if policy.semantic else 1.0,
         irrelevant_since=found.irrelevant_since,
         purge_rank=place.rank,
-        would_be_forgotten=_removal(policy, place, found.ingested_at, at=at),
+        expires_at=found.expires_at,
+        would_be_forgotten=_removal(policy, place, found, at=at),
     )
 
 
-def _removal(
-    policy: Policy, place: PurgeRank, ingested_at: datetime, *, at: datetime
-) -> Removal | None:
-    """The removal by the next upsert, else the one that is due when the document is too old."""
+def _removal(policy: Policy, place: PurgeRank, found: _Faded, *, at: datetime) -> Removal | None:
+    """The removal by the next upsert, else the one that is due first by expiry or age."""
     if place.reason is not None:
         return Removal(place.reason, at)
-    if policy.max_age_seconds is None:
-        return None
-    expires = after(ingested_at, policy.max_age_seconds)
-    return None if expires is None else Removal("ttl", expires)
+    aged = None
+    if policy.max_age_seconds is not None:
+        aged = after(found.ingested_at, policy.max_age_seconds)
+    due = [moment for moment in (found.expires_at, aged) if moment is not None]
+    return Removal("ttl", min(due)) if due else None

@@ -19,13 +19,15 @@ from indexd.store.forgetting.retention import (
     policy_values,
     purge_order,
 )
+from indexd.store.visible import live
 
 
 class PurgeRank(msgspec.Struct, frozen=True):
     """`rank` counts from 1, the next to leave, over all documents, whatever their grace.
 
-    It is None where max_items sets no order. `reason` says why the next upsert removes the document
-    as surplus; None where it does not. A document past its age is not surplus.
+    It is None where max_items sets no order, and of a document that has expired: such documents
+    have left the order. `reason` says why the next upsert removes the document as surplus; None
+    where it does not. A document past its age is not surplus.
     """
 
     rank: int | None
@@ -41,6 +43,8 @@ class _Counts(msgspec.Struct, frozen=True):
 
 async def rank_of(connection: Connection, state: NamespaceUnderPolicy, doc_id: str) -> PurgeRank:
     """The rank of one document.
+
+    `state.documents` is the number of those that have not expired.
 
     Without max_items nothing is read. Else the cost is that of a count, for which no index keeps a
     number: under `oldest` and `lowest_score` of the index entries before the document, and of those
@@ -100,22 +104,38 @@ def _counts(is_before: str, relation: str = "documents") -> str:
                ) AS leaving_before"""
 
 
-_BY_AGE = """
+_OLDER_THAN_OWN = """(ingested_at, doc_id)
+             < ((SELECT ingested_at FROM own), (SELECT doc_id FROM own) COLLATE "C")"""
+
+_BY_AGE = f"""
     own AS MATERIALIZED (
         SELECT ingested_at, doc_id, 'retention' AS reason
           FROM indexd.documents
          WHERE documents.namespace = %(namespace)s
            AND documents.doc_id = %(doc_id)s
+           AND {live()}
     ),
     -- Documents past their age come first in this order, those in their grace last. So of a
-    -- document that may leave, both counts are the same.
-    counted AS (
-        SELECT count(*) AS before,
-               count(*) AS leaving_before
+    -- document that may leave, both counts are the same. An index has all of them, and another
+    -- those that expired.
+    all_before AS (
+        SELECT count(*) AS documents
           FROM indexd.documents
          WHERE namespace = %(namespace)s
-           AND (ingested_at, doc_id)
-             < ((SELECT ingested_at FROM own), (SELECT doc_id FROM own) COLLATE "C")
+           AND {_OLDER_THAN_OWN}
+    ),
+    expired_before AS (
+        SELECT count(*) AS documents
+          FROM indexd.documents
+         WHERE namespace = %(namespace)s
+           AND expires_at <= %(at)s
+           AND {_OLDER_THAN_OWN}
+    ),
+    counted AS (
+        SELECT all_before.documents - expired_before.documents AS before,
+               all_before.documents - expired_before.documents AS leaving_before
+          FROM all_before
+         CROSS JOIN expired_before
     )"""
 
 
@@ -166,6 +186,7 @@ def by_decay(many: int) -> str:
                   FROM indexd.documents
                  WHERE documents.namespace = %(namespace)s
                    AND documents.doc_id = %(doc_id)s
+                   AND {live()}
                ) AS found
     ),
     {HALF_LIVES},
@@ -193,6 +214,16 @@ def by_decay(many: int) -> str:
          CROSS JOIN LATERAL ({_counted_where("IS NOT NULL")}
            AND (SELECT max(place) FROM half_lives) > {many}
                ) AS slice
+        UNION ALL
+        -- Those that expired are taken off again: an index holds only documents that expire.
+        SELECT -before, -leaving_before
+          FROM own
+         CROSS JOIN LATERAL (
+        SELECT {_counts(_LESS_THAN_OWN)}
+          FROM indexd.documents
+         WHERE namespace = %(namespace)s
+           AND expires_at <= %(at)s
+               ) AS slice
     ),
     counted AS (
         SELECT sum(before)::bigint AS before,
@@ -210,6 +241,7 @@ def _by_relevance(policy: Policy) -> str:
     return f"""
     placed AS NOT MATERIALIZED (
         {WITH_RELEVANCE}
+           AND {live()}
     ),
     own AS MATERIALIZED (
         SELECT * FROM placed WHERE doc_id = %(doc_id)s

@@ -20,6 +20,7 @@ from indexd.clock import before
 from indexd.db.pool import Connection
 from indexd.policy import Semantic
 from indexd.store import rows
+from indexd.store.visible import live
 
 PRIOR = 0.5
 """Smoothed score of a document that no search has found yet: the middle of 0..1."""
@@ -164,13 +165,14 @@ async def mark(
     )
 
 
-FEEDBACK = """
+FEEDBACK = f"""
     /* indexd:forgetting.relevance.feedback */
     WITH existing AS (
         SELECT doc_id
           FROM indexd.documents
          WHERE namespace = %(namespace)s
            AND doc_id = %(doc_id)s
+           AND {live()}
            FOR KEY SHARE
     )
     INSERT INTO indexd.relevance AS relevance (
@@ -257,7 +259,7 @@ class _Marked(msgspec.Struct, frozen=True):
         return Evidence(**{name: getattr(self, name) for name in Evidence.__struct_fields__})
 
 
-IRRELEVANT = """
+IRRELEVANT = f"""
     /* indexd:forgetting.relevance.irrelevant */
     SELECT doc_id, namespace, ingested_at, irrelevant_since, exposures, hits, days,
            last_exposed_at, best_score, smoothed_score, judged_useful,
@@ -266,16 +268,17 @@ IRRELEVANT = """
       JOIN indexd.documents USING (namespace, doc_id)
      WHERE namespace = %(namespace)s
        AND irrelevant_since IS NOT NULL
+       AND {live()}
      ORDER BY irrelevant_since, doc_id
      LIMIT %(limit)s
 """
 
 
 async def irrelevant(
-    connection: Connection, namespace: str, *, limit: int
+    connection: Connection, namespace: str, *, limit: int, at: datetime
 ) -> tuple[int, list[Evidence]]:
     """The number of marked documents of a namespace, and those that are marked longest."""
     found = await rows.every(
-        connection, _Marked, IRRELEVANT, {"namespace": namespace, "limit": limit}
+        connection, _Marked, IRRELEVANT, {"namespace": namespace, "limit": limit, "at": at}
     )
     return next((row.count for row in found), 0), [row.evidence() for row in found]

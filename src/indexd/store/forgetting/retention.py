@@ -1,11 +1,12 @@
 """Retention: which documents the policy of a namespace removes, in which order, and removing them.
 
-    ttl        all that are older than max_age_seconds
+    ttl        all that expired by their own expires_at, or are older than max_age_seconds
     semantic   of those beyond max_items, first the ones marked irrelevant
     retention  then by purge_strategy: the oldest, or those of the lowest score
 
 score is decay x relevance; relevance counts only under a policy with a `semantic:` section. Removal
-happens in upserts only. The preview runs the same statements, so the two cannot disagree.
+happens in upserts only: those that expired leave before the write (`expiry`), the others after it.
+The preview runs the same statements, so the two cannot disagree.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from indexd.store import rows
 from indexd.store.forgetting import deletion
 from indexd.store.forgetting.deletion import Cause, Deletion
 from indexd.store.forgetting.relevance import PRIOR
+from indexd.store.visible import live
 
 Reason = Literal["ttl", "semantic", "retention"]
 
@@ -46,7 +48,10 @@ class Condemned(msgspec.Struct, frozen=True):
     ingested_at: Annotated[datetime, Meta(description="Time that the age counts from, UTC")]
     reason: Annotated[
         Reason,
-        Meta(description="Why: `ttl` by age, `semantic` as irrelevant, `retention` by number"),
+        Meta(
+            description="Why: `ttl` by age or its own expiry, `semantic` as irrelevant, "
+            "`retention` by number"
+        ),
     ]
     score: Annotated[float, Meta(description="Decay x relevance, from 0 to 1")]
 
@@ -64,13 +69,14 @@ async def enforce(
     """Remove what the policy condemns, but for the documents `protected`, which were just written.
 
     Atomic: in the transaction of the upsert that wrote them. Locks: the caller holds the
-    namespace's row already where the policy has max_items, and `state.documents` is its count. Then
+    namespace's row already where the policy has max_items, has removed what expired, and
+    `state.documents` is the number of the others. Then
     for each of the three reasons, in the order of this module's docstring: the rows of the
     documents by doc_id, and the namespace's row for the counters. A document that was rewritten
     while its lock was waited for stays. It raises no error of its own.
     """
     policy = state.policy
-    verdict = await condemned(connection, state, protected=protected)
+    verdict = await condemned(connection, state, protected=protected, aged_only=True)
     deletions: list[Deletion] = []
     for reason, why, strategy in (
         ("ttl", f"older than max_age_seconds = {policy.max_age_seconds}", "ttl"),
@@ -98,12 +104,16 @@ async def condemned(
     *,
     protected: Sequence[str] = (),
     listed: int | None = None,
+    aged_only: bool = False,
 ) -> Verdict:
-    """What the policy removes, in that order; the first `listed` of them by name (None is all)."""
+    """What the policy removes, in that order; the first `listed` of them by name (None is all).
+
+    `aged_only` says that the namespace has no document to remove that has expired by its own time.
+    """
     policy = state.policy
     values = policy_values(state) | {"protected": list(protected), "listed": listed}
     found = Verdict(0, [])
-    if policy.max_age_seconds is not None:
+    if policy.max_age_seconds is not None or not aged_only:
         found = await _verdict(connection, EXPIRED, values)
     excess = 0 if policy.max_items is None else state.documents - found.count - policy.max_items
     if excess > 0:
@@ -163,19 +173,29 @@ SCORE = """indexd.score(
 EXPIRED = f"""
     /* indexd:forgetting.retention.expired */
     SELECT doc_id, ingested_at, 'ttl' AS reason, {DECAY} AS score, count(*) OVER () AS count
-      FROM indexd.documents
-     WHERE namespace = %(namespace)s
-       AND ingested_at < %(expires_before)s
-       AND doc_id <> ALL(%(protected)s::text[])
-     ORDER BY ingested_at, doc_id
+      FROM (
+            SELECT doc_id, ingested_at, half_life_seconds, expires_at
+              FROM indexd.documents
+             WHERE namespace = %(namespace)s
+               AND ingested_at < %(expires_before)s
+            UNION
+            SELECT doc_id, ingested_at, half_life_seconds, expires_at
+              FROM indexd.documents
+             WHERE namespace = %(namespace)s
+               AND expires_at <= %(at)s
+           ) AS due
+     WHERE doc_id <> ALL(%(protected)s::text[])
+     -- Those that expired by their own time leave before the write, the others after it.
+     ORDER BY {live("due")}, ingested_at, doc_id
      LIMIT %(listed)s
 """
 
-_EVICTABLE = """(
-               -- Not removed by its age already, older than the grace, and not just written.
+_EVICTABLE = f"""(
+               -- Not expired, not too old already, older than the grace, and not just written.
                (%(expires_before)s::timestamptz IS NULL OR ingested_at >= %(expires_before)s)
                AND ingested_at <= %(graced_after)s
                AND documents.doc_id <> ALL(%(protected)s::text[])
+               AND {live()}
            )"""
 
 MANY_HALF_LIVES = 1_000

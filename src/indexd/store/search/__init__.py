@@ -105,6 +105,8 @@ async def in_snapshot(
     """The same in the caller's snapshot, by several statements if need be."""
     if query.related_to is not None:
         query = await related.with_vector(connection, query)
+        if query.vector is None:
+            return Found([], 0)  # nothing is near a document without vectors
     found = await _found(connection, memory, query, tuning)
     if query.include_vectors:
         vectored = await hits.with_vectors(connection, query.namespace, found.hits)
@@ -122,8 +124,10 @@ async def _found(
     facts = await namespaces.facts(connection, namespace, query.vector.size, unexpired_at)
     if facts is None:
         return Found([], 0)
-    check(query, facts)
     query = query.passing_over(expired=facts.expired)
+    if facts.dimension is None:
+        return await _without_vectors(connection, query, facts)
+    check(query, facts)
     memory.keep(facts)
     matching = float(facts.chunks)
     if plans.needs_estimate(query, facts):
@@ -136,12 +140,22 @@ async def _found(
     return found
 
 
+async def _without_vectors(connection: Connection, query: Query, facts: Facts) -> Found:
+    """Search a namespace that holds texts alone: by words, where they may be asked for."""
+    if query.mode == "hybrid":
+        ranked = await hybrid.fused(connection, query, facts, [])
+        return Found(ranked, len(ranked), Hybrid(Scan(0)))
+    if query.is_auto and query.text.strip():
+        return await lexical.by_words(connection, query)
+    return Found([], 0)
+
+
 def check(query: Query, facts: Facts) -> None:
     """Raises an error where the query's vector cannot be compared with the namespace's."""
     assert query.vector is not None  # noqa: S101 (a search by vector has one)
     if facts.model and query.model and not query.agrees_with(facts):
         raise vectors.other_model("query", facts.namespace, facts.model, query.model)
-    if facts.dimension != query.vector.size:
+    if facts.dimension is not None and facts.dimension != query.vector.size:
         if query.embedded_here:
             raise vectors.embedder_mismatch(facts.namespace, facts.dimension, query.vector.size)
         raise vectors.mismatch("query", facts.dimension, query.vector.size)

@@ -21,6 +21,7 @@ _COLUMNS = {
     "text": "{chunk}.text",
     "meta": "{chunk}.meta",
     "document_meta": "document.meta",
+    "version": "document.version",
     "tags": "{chunk}.tags",
     "ingested_at": "best.ingested_at",
     "words": "{words}",
@@ -73,6 +74,7 @@ class Hit(msgspec.Struct, frozen=True):
     text: str
     meta: dict[str, Any]
     document_meta: dict[str, Any]
+    version: int
     tags: list[str]
     ingested_at: datetime
     words: list[str] | None
@@ -100,7 +102,7 @@ async def fetch(connection: Connection, statement: str, values: Mapping[str, Any
 
 
 class _Vector(msgspec.Struct, frozen=True):
-    """A vector of pgvector, and whose it is."""
+    """A vector of pgvector, and whose it is; None where the chunk has none."""
 
     doc_id: str
     chunk_id: str
@@ -108,7 +110,7 @@ class _Vector(msgspec.Struct, frozen=True):
 
 
 async def with_vectors(connection: Connection, namespace: str, hits: Sequence[Hit]) -> list[Hit]:
-    """The same hits, each with its vector in float32."""
+    """The same hits, each with its vector in float32, if it has one."""
     found = await rows.every(
         connection,
         _Vector,
@@ -128,9 +130,14 @@ async def with_vectors(connection: Connection, namespace: str, hits: Sequence[Hi
             "chunk_ids": [hit.chunk_id for hit in hits],
         },
     )
-    vectors = {(one.doc_id, one.chunk_id): one.embedding.to_numpy().tolist() for one in found}
+    vectors = {
+        (one.doc_id, one.chunk_id): one.embedding.to_numpy().tolist()
+        for one in found
+        if one.embedding is not None
+    }
     return [
-        msgspec.structs.replace(hit, embedding=vectors[hit.doc_id, hit.chunk_id]) for hit in hits
+        msgspec.structs.replace(hit, embedding=vectors.get((hit.doc_id, hit.chunk_id)))
+        for hit in hits
     ]
 
 

@@ -65,11 +65,11 @@ class NamespaceMemory:
 
     def keep(self, facts: Facts) -> None:
         """Note what a snapshot said of a namespace that exists."""
-        self.of(facts.namespace).facts[facts.dimension] = facts
+        self.of(facts.namespace).facts[facts.vectors_dimension] = facts
 
     def drop(self, facts: Facts) -> None:
         """These facts no longer hold."""
-        self.of(facts.namespace).facts.pop(facts.dimension, None)
+        self.of(facts.namespace).facts.pop(facts.vectors_dimension, None)
 
     def note_shortcut(self, namespace: str, *, proved: bool) -> None:
         """Count what a shortcut was good for."""

@@ -39,14 +39,14 @@ class Statement(msgspec.Struct, frozen=True):
 def statement(shortcut: Shortcut, tuning: Tuning) -> Statement:
     """How to ask."""
     query, facts, plan = shortcut.query, shortcut.facts, shortcut.plan
-    asked = facts_values(facts.namespace, facts.dimension, query.unexpired_at)
+    asked = facts_values(facts.namespace, facts.vectors_dimension, query.unexpired_at)
     if isinstance(plan, Scan):
-        text = statements.scan_shortcut(facts.dimension, query.filters)
+        text = statements.scan_shortcut(facts.vectors_dimension, query.filters)
         return Statement((), text, statements.values_of(query, facts, **asked))
     named: dict[str, Any] = {"vector": query.vector, "k": query.k, "at": query.at}
     return Statement(
         statements.index_settings(min(plan.ef, tuning.ef_max), None),
-        statements.nearest_shortcut(facts.dimension),
+        statements.nearest_shortcut(facts.vectors_dimension),
         named | asked | {"similar_rows": plan.rows},
     )
 

@@ -121,7 +121,7 @@ async def _probe(
         connection,
         Probe,
         statements.probe(
-            facts.dimension,
+            facts.vectors_dimension,
             query.filters,
             per_document=query.per_document,
             similar=query.min_similarity is not None,

@@ -24,6 +24,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
     Chunks with a similarity below `min_similarity` are left out (in mode hybrid, of what the vector
     finds), and so are hits with a score below `min_score`. `include_vectors` adds the vectors.
+    `is_auto` says that the mode was left to the server: words find what has no vector at all.
     `asked_at` is the time of the request, None where that is `at`.
     """
 
@@ -42,6 +43,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     min_similarity: float | None = None
     min_score: float | None = None
     include_vectors: bool = False
+    is_auto: bool = False
     asked_at: datetime | None = None
 
     @property

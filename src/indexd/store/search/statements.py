@@ -18,6 +18,7 @@ from indexd.store.filters import (
 from indexd.store.namespaces import FACTS, Facts
 from indexd.store.search import hits
 from indexd.store.search.query import Query
+from indexd.store.visible import live
 
 _KEY = "doc_id, ordinal, chunk_id"
 _CANDIDATE = f"{_KEY}, ingested_at, half_life_seconds"
@@ -139,6 +140,7 @@ def _matching(filters: Filters) -> str:
                    {_COSINE} AS similarity
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
+               AND embedding IS NOT NULL
                AND {of_chunks(filters)}"""
 
 
@@ -290,7 +292,8 @@ def probe(dimension: int, filters: Filters, *, per_document: bool, similar: bool
         newest AS MATERIALIZED (
             SELECT {_CANDIDATE},
                    {_COSINE} AS cosine,
-                   {of_chunks_one_by_one(filters, in_time=False)} AS matches
+                   embedding IS NOT NULL
+                   AND {of_chunks_one_by_one(filters, in_time=False)} AS matches
               FROM indexd.chunks
              WHERE namespace = %(namespace)s
                AND {of_chunks_in_time(filters)}
@@ -324,7 +327,8 @@ def probe(dimension: int, filters: Filters, *, per_document: bool, similar: bool
 
 
 # A score is at most its cosine, so what lies below kth needs no decay computed: 0.6 microseconds.
-# What lies below min_similarity is left out likewise: the floor is the higher of the two.
+# What lies below min_similarity is left out likewise: the floor is the higher of the two. A chunk
+# without a vector is left out, too: its cosine is NULL.
 _ABOVE_FLOOR = "AND (embedding <#> %(vector)s) <= -%(floor)s::float8"
 
 
@@ -356,7 +360,7 @@ def rescan(filters: Filters, *, floor: bool, per_document: bool) -> str:
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
                    AND {of_chunks(filters)}
-                   {_ABOVE_FLOOR if floor else ""}
+                   {_ABOVE_FLOOR if floor else "AND embedding IS NOT NULL"}
                 OFFSET 0
               ) AS matching"""
     keys = _top(_scored(matching), f"{_KEY}, score", per_document=per_document)
@@ -478,18 +482,27 @@ def fused(*, per_document: bool = False) -> str:
 
 
 def centre() -> str:
-    """The mean of a document's vectors, and its first vector."""
-    return """/* indexd:search.centre */
-        SELECT avg(embedding) AS mean,
+    """The number of a document's chunks, the mean of its vectors, and the first of them."""
+    return f"""/* indexd:search.centre */
+        SELECT count(*) AS chunks,
+               avg(embedding) AS mean,
                (
                 SELECT embedding
                   FROM indexd.chunks
                  WHERE namespace = %(namespace)s
                    AND doc_id = %(doc_id)s
+                   AND embedding IS NOT NULL
                  ORDER BY ordinal
                  LIMIT 1
                ) AS first
           FROM indexd.chunks
          WHERE namespace = %(namespace)s
            AND doc_id = %(doc_id)s
+           AND EXISTS (
+                SELECT 1
+                  FROM indexd.documents AS document
+                 WHERE document.namespace = %(namespace)s
+                   AND document.doc_id = %(doc_id)s
+                   AND {live("document")}
+               )
     """

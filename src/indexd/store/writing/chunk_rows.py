@@ -108,6 +108,7 @@ def insert_whole_statement(chunks: int) -> str:
                %(half_life_seconds)s::float8, %(chunk_count)s::int, %(digest)s::bytea,
                %(origin)s::text, %(id)s::text, %(offset)s::text, %(trust_level)s::text,
                %(injected_by)s::text, %(meta)s::jsonb, %(created_at)s::timestamptz,
+               %(expires_at)s::timestamptz,
                {first_version("%(doc_id)s")}
          WHERE {is_new("%(doc_id)s")}
         ON CONFLICT (namespace, doc_id) DO NOTHING
@@ -193,6 +194,7 @@ async def insert_whole(connection: Connection, row: DocumentRow, generation: int
             **{name: ref.get(name) for name in SourceRef.__struct_fields__},
             "meta": Jsonb(document.meta),
             "created_at": row.written_at,
+            "expires_at": row.expires_at,
             "generation": generation,
             **_named(chunks, _OF_CHUNK),
         },

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from indexd.clock import LAST, after
 from indexd.db.pool import Connection
 from indexd.errors import Conflict
 from indexd.store import rows
@@ -21,6 +22,13 @@ class StoredRow(msgspec.Struct, frozen=True):
     ingested_at: datetime
     chunk_count: int
     version: int
+    expires_at: datetime | None = None
+
+    def has_expired(self, at: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= at
+
+
+Verdict = Conflict | Literal["write", "renew", "keep", "skip"]
 
 
 class DocumentRow(msgspec.Struct, frozen=True):
@@ -36,12 +44,29 @@ class DocumentRow(msgspec.Struct, frozen=True):
     def doc_id(self) -> str:
         return self.document.doc_id
 
-    def verdict(self, stored: StoredRow | None) -> Conflict | Literal["write", "keep", "skip"]:
+    @property
+    def expires_at(self) -> datetime | None:
+        """The time from which it is hidden; None: never."""
+        seconds = self.document.ttl_seconds
+        if seconds is None:
+            return self.document.expires_at
+        # A ttl that ended after LAST was refused before; the write may be a little later.
+        return after(self.written_at, seconds) or LAST
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether it has expired when it is written."""
+        return self.expires_at is not None and self.expires_at <= self.written_at
+
+    def verdict(self, stored: StoredRow | None) -> Verdict:
         """What is to be done, where this is what is stored.
 
-        `keep`: nothing would change. `skip`: the client wants what is stored to stay.
+        `renew`: the expiry alone would change. `keep`: nothing would. `skip`: the client wants what
+        is stored to stay. For every write a document that has expired is not there.
         """
         document = self.document
+        if stored is not None and stored.has_expired(self.written_at):
+            stored = None
         found = 0 if stored is None else stored.version
         if document.if_version not in (None, found):
             return conflict(document, found)
@@ -51,7 +76,9 @@ class DocumentRow(msgspec.Struct, frozen=True):
             return conflict(document, found)
         if document.on_conflict == "skip":
             return "skip"
-        return "keep" if self.is_stored_as(stored) else "write"
+        if not self.is_stored_as(stored):
+            return "write"
+        return "keep" if stored.expires_at == self.expires_at else "renew"
 
     @property
     def may_insert(self) -> bool:
@@ -81,7 +108,7 @@ def conflict(document: Document, version: int) -> Conflict:
 
 LOOK_UP = """
     /* indexd:writing.upsert.look_up */
-    SELECT doc_id, digest, ingested_at, chunk_count, version
+    SELECT doc_id, digest, ingested_at, chunk_count, version, expires_at
       FROM indexd.documents
      WHERE namespace = %(namespace)s
        AND doc_id = ANY(%(doc_ids)s)
@@ -90,7 +117,7 @@ LOOK_UP = """
 
 LOCK = """
     /* indexd:writing.upsert.lock */
-    SELECT doc_id, digest, ingested_at, chunk_count, version
+    SELECT doc_id, digest, ingested_at, chunk_count, version, expires_at
       FROM indexd.documents
      WHERE namespace = %(namespace)s
        AND doc_id = ANY(%(doc_ids)s)
@@ -149,15 +176,15 @@ async def lock_or_insert(
 
 _SENT = """
         SELECT doc_id, ingested_at, half_life_seconds, chunk_count, digest,
-               origin, id, "offset", trust_level, injected_by, meta, created_at
+               origin, id, "offset", trust_level, injected_by, meta, created_at, expires_at
           FROM unnest(
                 %(doc_id)s::text[], %(ingested_at)s::timestamptz[], %(half_life_seconds)s::float8[],
                 %(chunk_count)s::int[], %(digest)s::bytea[], %(origin)s::text[], %(id)s::text[],
                 %(offset)s::text[], %(trust_level)s::text[], %(injected_by)s::text[],
-                %(meta)s::jsonb[], %(created_at)s::timestamptz[]
+                %(meta)s::jsonb[], %(created_at)s::timestamptz[], %(expires_at)s::timestamptz[]
                ) AS sent (
                 doc_id, ingested_at, half_life_seconds, chunk_count, digest,
-                origin, id, "offset", trust_level, injected_by, meta, created_at
+                origin, id, "offset", trust_level, injected_by, meta, created_at, expires_at
                )"""
 
 
@@ -174,6 +201,7 @@ def _arrays(namespace: str, documents: Sequence[DocumentRow]) -> dict[str, Any]:
         "digest": [one.digest for one in documents],
         "meta": [msgspec.json.encode(d.meta).decode() for d in contents],
         "created_at": [one.written_at for one in documents],
+        "expires_at": [one.expires_at for one in documents],
         **{name: [ref.get(name) for ref in refs] for name in SourceRef.__struct_fields__},
     }
 
@@ -181,7 +209,7 @@ def _arrays(namespace: str, documents: Sequence[DocumentRow]) -> dict[str, Any]:
 INSERT_INTO = """INSERT INTO indexd.documents (
             namespace, doc_id, ingested_at, half_life_seconds, chunk_count, digest,
             source_ref_origin, source_ref_id, source_ref_offset, source_ref_trust_level,
-            source_ref_injected_by, meta, created_at, version
+            source_ref_injected_by, meta, created_at, expires_at, version
         )"""
 """SQL: the beginning of a statement that inserts documents, with the columns it gives."""
 
@@ -269,6 +297,7 @@ REPLACE = f"""
            source_ref_trust_level = sent.trust_level,
            source_ref_injected_by = sent.injected_by,
            meta                   = sent.meta,
+           expires_at             = sent.expires_at,
            version                = document.version + 1
       FROM ({_SENT}
            ) AS sent
@@ -288,6 +317,27 @@ async def replace_rows(
     parameters = _arrays(namespace, documents)
     for statement in (DELETE_CHUNKS, DELETE_RELEVANCE, REPLACE):
         await connection.execute(statement, parameters)
+
+
+RENEW = """
+    /* indexd:writing.upsert.renew */
+    UPDATE indexd.documents AS document
+       SET expires_at = sent.expires_at,
+           version    = document.version + 1
+      FROM unnest(%(doc_ids)s::text[], %(expires_at)s::timestamptz[]) AS sent (doc_id, expires_at)
+     WHERE document.namespace = %(namespace)s
+       AND document.doc_id = sent.doc_id
+"""
+
+
+async def renew(connection: Connection, namespace: str, documents: Sequence[DocumentRow]) -> None:
+    """Change the expiry of documents whose rows are locked, and nothing else of them."""
+    values = {
+        "namespace": namespace,
+        "doc_ids": [one.doc_id for one in documents],
+        "expires_at": [one.expires_at for one in documents],
+    }
+    await connection.execute(RENEW, values)
 
 
 RETURNED = """

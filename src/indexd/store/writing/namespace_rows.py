@@ -19,22 +19,26 @@ class ClaimedNamespace(msgspec.Struct, frozen=True):
 
     `documents` is exact only where the policy has max_items; `generation` is that of chunks which
     are written now; `stored` are those of the documents to be written that exist already.
+    `any_expired` says whether the namespace has documents that expired.
     """
 
     policy: Policy
     documents: int
     generation: int
     stored: dict[str, StoredRow]
+    any_expired: bool
 
 
 class _Claimed(PolicyRow, frozen=True):
     documents: int
     generation: int
+    any_expired: bool
     doc_id: str | None
     digest: bytes
     ingested_at: datetime
     chunk_count: int
     version: int
+    expires_at: datetime | None
 
 
 CLAIM = f"""
@@ -63,7 +67,13 @@ CLAIM = f"""
     )
     SELECT policy.*, claimed.documents, claimed.generation,
            document.doc_id, document.digest, document.ingested_at, document.chunk_count,
-           document.version
+           document.version, document.expires_at,
+           EXISTS (
+                SELECT
+                  FROM indexd.documents AS expired
+                 WHERE expired.namespace = %(namespace)s
+                   AND expired.expires_at <= %(at)s
+           ) AS any_expired
       FROM (SELECT * FROM alone UNION ALL SELECT * FROM shared) AS claimed
       LEFT JOIN policy
         ON true
@@ -95,6 +105,7 @@ async def claim(
     )
     for first in found:
         policy, documents, generation = first.policy(), first.documents, first.generation
+        any_expired = first.any_expired
         break
     else:
         return None
@@ -104,12 +115,18 @@ async def claim(
     else:
         stored = {
             row.doc_id: StoredRow(
-                row.doc_id, row.digest, row.ingested_at, row.chunk_count, row.version
+                row.doc_id,
+                row.digest,
+                row.ingested_at,
+                row.chunk_count,
+                row.version,
+                row.expires_at,
             )
             for row in found
             if row.doc_id is not None
         }
-    return ClaimedNamespace(policy, documents, generation, stored)
+    any_expired = any_expired or any(row.has_expired(at) for row in stored.values())
+    return ClaimedNamespace(policy, documents, generation, stored, any_expired)
 
 
 ADD_COUNTS = """

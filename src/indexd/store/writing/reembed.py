@@ -21,12 +21,17 @@ _HAS_NEW_VECTOR = f"""EXISTS (
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """The number of different texts of a namespace, and of those that have their new vector."""
+    """The number of different texts of a namespace, and of those that have their new vector.
 
-    dimension: int
+    `dimension` is None where the namespace holds no vector. `fills` says that the vectors that are
+    there come from the wanted model, so only the texts without a vector need one.
+    """
+
+    dimension: int | None
     model: Model | None
     texts: int
     done: int
+    fills: bool
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -39,12 +44,13 @@ class Text(msgspec.Struct, frozen=True):
 
 
 class _Extent(msgspec.Struct, frozen=True):
-    """`empty` is the number of chunks without a text."""
+    """`empty` is the number of chunks without a text; `fills` is that of Extent."""
 
-    dimension: int
+    dimension: int | None
     embedding_model: str | None
     embedding_revision: str | None
     empty: int
+    fills: bool
     texts: int
     done: int
 
@@ -59,7 +65,22 @@ DROP_OTHERS = """
 
 EXTENT = f"""
     /* indexd:writing.reembed.extent */
-    WITH texts AS (
+    WITH space AS (
+        SELECT dimension, embedding_model, embedding_revision,
+               dimension IS NOT NULL
+               AND (embedding_model, embedding_revision)
+                   IS NOT DISTINCT FROM (%(model)s::text, %(revision)s::text)
+               AND EXISTS (
+                    SELECT 1
+                      FROM indexd.chunks
+                     WHERE chunks.namespace = %(namespace)s
+                       AND embedding IS NULL
+               ) AS fills
+          FROM indexd.namespaces
+         WHERE namespace = %(namespace)s
+           AND documents > 0
+    ),
+    texts AS (
         SELECT count(*) FILTER (WHERE btrim(text) = '') AS empty,
                count(DISTINCT {_DIGEST}) AS texts,
                count(DISTINCT {_DIGEST}) FILTER (
@@ -67,12 +88,11 @@ EXTENT = f"""
                ) AS done
           FROM indexd.chunks
          WHERE namespace = %(namespace)s
+           AND (embedding IS NULL OR NOT (SELECT fills FROM space))
     )
-    SELECT dimension, embedding_model, embedding_revision, empty, texts, done
-      FROM indexd.namespaces
+    SELECT dimension, embedding_model, embedding_revision, fills, empty, texts, done
+      FROM space
      CROSS JOIN texts
-     WHERE namespace = %(namespace)s
-       AND documents > 0
 """
 
 
@@ -93,7 +113,7 @@ async def begin(connection: Connection, namespace: str, model: Model) -> Extent:
             "which only those who sent them can embed anew"
         )
     present = Model.named(found.embedding_model, found.embedding_revision)
-    return Extent(found.dimension, present, found.texts, found.done)
+    return Extent(found.dimension, present, found.texts, found.done, found.fills)
 
 
 MISSING = f"""
@@ -102,6 +122,7 @@ MISSING = f"""
       FROM indexd.chunks
      WHERE namespace = %(namespace)s
        AND (doc_id, ordinal) > (%(doc_id)s, %(ordinal)s)
+       AND (embedding IS NULL OR NOT %(fills)s)
        AND NOT {_HAS_NEW_VECTOR}
      ORDER BY doc_id, ordinal
      LIMIT %(limit)s
@@ -109,15 +130,24 @@ MISSING = f"""
 
 
 async def missing(
-    connection: Connection, namespace: str, after: tuple[str, int], limit: int
+    connection: Connection, namespace: str, after: tuple[str, int], limit: int, *, fills: bool
 ) -> list[Text]:
-    """The next chunks in key order whose text has no new vector; `after` is doc_id, ordinal."""
+    """The next chunks in key order whose text has no new vector; `after` is doc_id, ordinal.
+
+    With `fills` only chunks without a vector are looked at.
+    """
     doc_id, ordinal = after
     return await rows.every(
         connection,
         Text,
         MISSING,
-        {"namespace": namespace, "doc_id": doc_id, "ordinal": ordinal, "limit": limit},
+        {
+            "namespace": namespace,
+            "doc_id": doc_id,
+            "ordinal": ordinal,
+            "limit": limit,
+            "fills": fills,
+        },
     )
 
 
@@ -150,6 +180,7 @@ PUT_IN_PLACE = f"""
      WHERE chunks.namespace = %(namespace)s
        AND reembedded.namespace = %(namespace)s
        AND reembedded.text_digest = {_DIGEST}
+       AND (chunks.embedding IS NULL OR NOT %(fills)s)
 """
 
 CHANGE_SPACE = """
@@ -158,7 +189,7 @@ CHANGE_SPACE = """
        SET dimension          = %(dimension)s,
            embedding_model    = %(model)s,
            embedding_revision = %(revision)s,
-           index_serves       = index_serves AND dimension = %(dimension)s
+           index_serves       = coalesce(index_serves AND dimension = %(dimension)s, false)
      WHERE namespace = %(namespace)s
 """
 
@@ -169,15 +200,20 @@ CLEAR = """
 """
 
 
-async def put_in_place(connection: Connection, namespace: str, model: Model, dimension: int) -> int:
+async def put_in_place(
+    connection: Connection, namespace: str, model: Model, dimension: int, *, fills: bool
+) -> int:
     """Give all chunks of a namespace their new vectors; returns the number of chunks.
+
+    With `fills` only those that have none get one, and the caller has looked that the namespace has
+    this model and dimension.
 
     Atomic in the caller's transaction: a reader sees all old vectors, then all new ones. Locks: the
     caller has called `vector_space.shut_out_writers` before, and has looked in the same transaction
     that no text is without a new vector; then the rows of all chunks are locked. A deletion that
     holds a document and waits for the namespace makes PostgreSQL raise DeadlockDetected.
     """
-    values = _model_values(namespace, model) | {"dimension": dimension}
+    values = _model_values(namespace, model) | {"dimension": dimension, "fills": fills}
     changed = await connection.execute(PUT_IN_PLACE, values)
     await connection.execute(CHANGE_SPACE, values)
     await connection.execute(CLEAR, values)

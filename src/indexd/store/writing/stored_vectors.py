@@ -22,6 +22,7 @@ VECTORS_OF = """
      WHERE namespace = %(namespace)s
        AND doc_id = ANY(%(doc_ids)s)
        AND text = ANY(%(texts)s)
+       AND embedding IS NOT NULL
 """
 
 

@@ -7,29 +7,30 @@ import itertools
 from collections.abc import Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from indexd import vectors
 from indexd.clock import before
 from indexd.db.pool import Connection
 from indexd.errors import Conflict, DimensionMismatch, ModelMismatch
 from indexd.store.documents import Document
-from indexd.store.forgetting import retention
+from indexd.store.forgetting import expiry, retention
 from indexd.store.forgetting.deletion import Deletion
 from indexd.store.forgetting.retention import NamespaceUnderPolicy
 from indexd.store.writing import chunk_rows, document_rows, namespace_rows
-from indexd.store.writing.document_rows import DocumentRow, StoredRow
+from indexd.store.writing.document_rows import DocumentRow, StoredRow, Verdict
 from indexd.store.writing.namespace_rows import ClaimedNamespace
-from indexd.store.writing.vector_space import VectorSpace, settle
+from indexd.store.writing.vector_space import VectorSpace, settle, shut_out_writers
 
 
 class Written(msgspec.Struct, frozen=True):
     """The outcome for one document; where `refused` is given, nothing was changed.
 
-    `chunks` and `version` are those that are stored now; `skipped` says that the client wanted what
-    was stored to stay.
+    `unchanged` says that the content was stored already: at most its expiry is new. `chunks`
+    and `version` are those that are stored now; `skipped` says that the client wanted what was
+    stored to stay.
     """
 
     chunks: int
@@ -73,6 +74,7 @@ async def upsert_many(
 
         the namespace's row     shared with other writers; alone where the policy has max_items, or
                                 where the namespace gets its vector space
+        expired documents       as `expiry.remove` says, where the namespace has some
         the documents' rows     by doc_id, of those that exist and those that are inserted
         the namespace's row     to change its counters: last, so that writers wait for one another
                                 only while they commit
@@ -99,9 +101,14 @@ async def _upsert_into(
     connection: Connection, namespace: str, members: Sequence[DocumentRow], *, at: datetime
 ) -> tuple[dict[int, Written], list[Deletion]]:
     """Write one namespace's documents, sorted by doc_id; outcomes by their place."""
-    space, fitting, claimed = await _claim(connection, namespace, members, at=at)
+    gone: list[Deletion] = []
+    space, fitting, claimed = await _claim(connection, namespace, members, gone, at=at)
+    if claimed.any_expired and _any_taken(fitting, claimed):
+        claimed, expired = await _without_expired(connection, namespace, claimed, at=at)
+        gone += expired
     if len(fitting) > 1 and await _order_matters(connection, namespace, claimed, fitting, at=at):
-        return await _one_by_one(connection, namespace, members, at=at)
+        written, later = await _one_by_one(connection, namespace, members, at=at)
+        return written, gone + later
 
     outcomes = {
         row.place: Written(0, refused=_refusal(row.document, space))
@@ -111,7 +118,7 @@ async def _upsert_into(
     changed = []
     for row in fitting:
         stored = claimed.stored.get(row.doc_id)
-        if (verdict := row.verdict(stored)) == "write":
+        if (verdict := row.verdict(stored)) in ("write", "renew"):
             changed.append(row)
         else:
             outcomes[row.place] = _unwritten(verdict, stored)
@@ -122,26 +129,59 @@ async def _upsert_into(
     fitting = [row for row in fitting if not outcomes[row.place].refused]
     policy = claimed.policy
     if not fitting or (policy.max_items is None and policy.max_age_seconds is None):
-        return outcomes, []
-    documents = claimed.documents + added
+        return outcomes, gone
+    # One that is hidden already takes nobody's place.
+    hidden = sum(row.is_hidden for row in fitting)
+    documents = claimed.documents + added - hidden
     deletions = await retention.enforce(
         connection,
         NamespaceUnderPolicy(namespace, policy, documents, at),
         protected=[max(fitting, key=attrgetter("place")).doc_id],
     )
-    return outcomes, deletions
+    return outcomes, gone + deletions
+
+
+def _any_taken(fitting: Sequence[DocumentRow], claimed: ClaimedNamespace) -> bool:
+    """Whether one of the documents is not refused; a refused write removes nothing."""
+    return any(
+        not isinstance(row.verdict(claimed.stored.get(row.doc_id)), Conflict) for row in fitting
+    )
+
+
+async def _without_expired(
+    connection: Connection, namespace: str, claimed: ClaimedNamespace, *, at: datetime
+) -> tuple[ClaimedNamespace, list[Deletion]]:
+    """Remove all documents of the namespace that expired; returns what is left of it."""
+    removed = await expiry.remove(connection, namespace, at=at, actor=retention.ACTOR)
+    left = replace(
+        claimed,
+        documents=claimed.documents - (removed.count if removed else 0),
+        stored={key: row for key, row in claimed.stored.items() if not row.has_expired(at)},
+        any_expired=False,
+    )
+    return left, [removed] if removed else []
 
 
 async def _claim(
-    connection: Connection, namespace: str, members: Sequence[DocumentRow], *, at: datetime
+    connection: Connection,
+    namespace: str,
+    members: Sequence[DocumentRow],
+    gone: list[Deletion],
+    *,
+    at: datetime,
 ) -> tuple[VectorSpace, list[DocumentRow], ClaimedNamespace]:
-    """Lock the namespace; returns its vector space, and the documents that it accepts."""
-    # A namespace without a vector space gets that of the first document that was sent, and the
-    # first model that is named with its dimension.
+    """Lock the namespace; returns its vector space, and the documents that it accepts.
+
+    A namespace of another vector space whose documents have all expired takes a new one: then they
+    are removed, and the deletion is added to `gone`.
+    """
+    # A namespace without a vector space gets that of the first document with vectors that was sent,
+    # and the first model that is named with its dimension. One without vectors fixes nothing.
     sent = [
         VectorSpace(row.document.dimension, row.document.model)
         for row in sorted(members, key=attrgetter("place"))
-    ]
+        if row.document.dimension is not None
+    ] or [VectorSpace(None, None)]
     dimension = sent[0].dimension
     sent.sort(key=lambda one: (one.dimension != dimension, one.model is None))
     space = sent[0]
@@ -152,6 +192,10 @@ async def _claim(
         )
         if claimed is not None:
             return space, fitting, claimed
+        if await expiry.all_expired(connection, namespace, at=at):
+            await shut_out_writers(connection, namespace)
+            removed = await expiry.remove(connection, namespace, at=at, actor=retention.ACTOR)
+            gone += [removed] if removed else []
         space = await settle(connection, namespace, space, at=at)
         if space.model is None:
             same = (other for other in sent if other.dimension == space.dimension)
@@ -183,6 +227,7 @@ async def _write(
     ]
     twice = await document_rows.returned(connection, namespace, expected) if expected else set()
     outcomes: dict[int, Written] = {}
+    renewed: list[DocumentRow] = []
     again: list[DocumentRow] = []
     new: list[DocumentRow] = []
     for row in changed:
@@ -190,20 +235,24 @@ async def _write(
         verdict = "write" if row.doc_id in versions else row.verdict(stored)
         if stored is not None and row.doc_id in twice:
             verdict = document_rows.conflict(row.document, stored.version)
-        if verdict != "write":
+        if verdict not in ("write", "renew"):
             outcomes[row.place] = _unwritten(verdict, stored)
+            continue
+        if verdict == "renew" and stored is not None:
+            outcomes[row.place] = Written(stored.chunk_count, True, version=stored.version + 1)
+            renewed.append(row)
             continue
         version = versions[row.doc_id] if stored is None else stored.version + 1
         outcomes[row.place] = Written(len(row.document.chunks), version=version)
         (new if stored is None else again).append(row)
+    if renewed:
+        await document_rows.renew(connection, namespace, renewed)
     if again or new:
         await _write_rows(connection, namespace, again, new, replaced, generation)
     return outcomes, len(new)
 
 
-def _unwritten(
-    verdict: Conflict | Literal["write", "keep", "skip"], stored: StoredRow | None
-) -> Written:
+def _unwritten(verdict: Verdict, stored: StoredRow | None) -> Written:
     """The outcome for a document that is not written."""
     if isinstance(verdict, Conflict):
         return Written(0, refused=verdict)
@@ -252,8 +301,11 @@ async def _order_matters(
 ) -> bool:
     """Whether writing these at once could end otherwise than writing them one by one.
 
-    Only where retention may remove one that exists already before its own turn comes.
+    Only where retention may remove one that exists already before its own turn comes, or where one
+    that is hidden already is removed by those after it.
     """
+    if any(row.is_hidden for row in fitting):
+        return True
     policy, known = claimed.policy, len(claimed.stored)
     if not known:
         return False
@@ -280,7 +332,9 @@ async def _one_by_one(
 
 
 def _refusal(document: Document, space: VectorSpace) -> DimensionMismatch | ModelMismatch:
-    where = f"chunk {document.chunks[0].chunk_id!r}"
+    first = next(chunk for chunk in document.chunks if chunk.embedding is not None)
+    where = f"chunk {first.chunk_id!r}"
     if space.model and document.model and not space.model.agrees_with(document.model):
         return vectors.other_model(where, document.namespace, space.model, document.model)
+    assert space.dimension is not None and document.dimension is not None  # noqa: S101, PT018
     return vectors.mismatch(where, space.dimension, document.dimension)

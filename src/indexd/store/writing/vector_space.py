@@ -14,15 +14,19 @@ from indexd.vectors import Model
 
 
 class VectorSpace(msgspec.Struct, frozen=True):
-    """What all vectors of a namespace have in common; `model` None where nobody named it."""
+    """What all vectors of a namespace have in common; `model` None where nobody named it.
 
-    dimension: int
+    `dimension` is None, and so is the model, where the namespace holds texts without vectors alone.
+    """
+
+    dimension: int | None
     model: Model | None
 
     def accepts(self, document: Document) -> bool:
-        """Whether the document's vectors can be compared with those of this space."""
-        return self.dimension == document.dimension and (
-            self.model is None or self.model.agrees_with(document.model)
+        """Whether the document's vectors, if any, can be compared with those of this space."""
+        return document.dimension is None or (
+            self.dimension == document.dimension
+            and (self.model is None or self.model.agrees_with(document.model))
         )
 
     @property
@@ -35,15 +39,17 @@ class VectorSpace(msgspec.Struct, frozen=True):
         }
 
 
-HAS_SPACE = """(
-               dimension = %(dimension)s
-               AND CASE
+HAS_SPACE = """CASE
+               WHEN %(dimension)s::int IS NULL
+               THEN documents > 0 OR dimension IS NULL
+               ELSE dimension = %(dimension)s
+                AND CASE
                        WHEN %(model)s::text IS NULL
                        THEN documents > 0 OR embedding_model IS NULL
                        ELSE embedding_model = %(model)s
                         AND (%(revision)s::text IS NULL OR embedding_revision = %(revision)s)
-                   END
-           )"""
+                    END
+           END"""
 """SQL: documents of a VectorSpace may be written to the namespace; one without documents must have
 that very space.
 """
@@ -54,7 +60,7 @@ IS_OPEN = "(writes_paused_until IS NULL OR writes_paused_until <= %(at)s)"
 
 class _SpaceRow(msgspec.Struct, frozen=True):
     namespace: str
-    dimension: int
+    dimension: int | None
     embedding_model: str | None
     embedding_revision: str | None
 
@@ -93,9 +99,9 @@ CHANGE_EMPTY = """
        SET dimension          = %(dimension)s,
            embedding_model    = %(model)s,
            embedding_revision = %(revision)s,
-           index_serves       = index_serves AND dimension = %(dimension)s
+           index_serves       = coalesce(index_serves AND dimension = %(dimension)s, false)
      WHERE namespace = %(namespace)s
-       AND documents = 0
+       AND (documents = 0 OR dimension IS NULL)
 """
 
 NAME_MODEL = """
@@ -116,10 +122,10 @@ async def settle(
 ) -> VectorSpace:
     """The vector space of a namespace, which becomes the one that is wanted where it may.
 
-    A namespace that is new or empty takes the wanted space, and one whose model nobody named yet
-    takes the wanted model. Both lock the namespace's row, until the end of the transaction, against
-    all other writers. A namespace that holds documents of another space keeps it, and nothing is
-    locked. Raises WritesPaused.
+    A namespace that is new, empty or without vectors takes the wanted space, and one whose model
+    nobody named yet takes the wanted model. Both lock the namespace's row, until the end of the
+    transaction, against all other writers. A namespace that holds documents of another space keeps
+    it, and nothing is locked. Raises WritesPaused.
     """
     parameters = {"namespace": namespace, "at": at, **wanted.parameters}
     created = await connection.execute(CREATE, parameters)
@@ -134,10 +140,11 @@ async def settle(
             )
         present = row.space
         agrees = present.model is None or present.model.agrees_with(wanted.model)
-        if row.documents and not (present.dimension == wanted.dimension and agrees):
+        same = present.dimension == wanted.dimension and agrees
+        if row.documents and present.dimension is not None and not same:
             return present
-    # The namespace looks empty, or its model unnamed. Another writer may be changing that: lock it
-    # and look again, in statements of their own.
+    # The namespace looks empty or without vectors, or its model unnamed. Another writer may be
+    # changing that: lock it and look again, in statements of their own.
     await shut_out_writers(connection, namespace)
     await connection.execute(CHANGE_EMPTY, parameters)
     await connection.execute(NAME_MODEL, parameters)
@@ -185,12 +192,13 @@ SPACES = """
       FROM indexd.namespaces
      WHERE namespace = ANY(%(namespaces)s)
        AND documents > 0
+       AND dimension IS NOT NULL
 """
 
 
 async def vector_spaces(
     connection: Connection, namespaces: Sequence[str]
 ) -> dict[str, VectorSpace]:
-    """The vector space of each of the namespaces that holds documents."""
+    """The vector space of each of the namespaces that has one."""
     found = await rows.every(connection, _SpaceRow, SPACES, {"namespaces": list(namespaces)})
     return {one.namespace: one.space for one in found}
