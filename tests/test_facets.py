@@ -60,7 +60,15 @@ async def test_meta_is_the_chunks_over_the_documents(client: Client) -> None:
 
 
 async def test_values_come_by_documents_falling_then_by_value(client: Client) -> None:
-    metas = [{"v": 10}, {"v": 9}, {"v": "a!"}, {"v": "a"}, {"v": "Z"}, {"v": "ä"}, {"v": True}]
+    metas: list[dict[str, Any]] = [
+        {"v": 10},
+        {"v": 9},
+        {"v": "a!"},
+        {"v": "a"},
+        {"v": "Z"},
+        {"v": "ä"},
+        {"v": True},
+    ]
     for n, meta in enumerate([*metas, {"v": "a"}]):
         await put(client, f"d{n}", meta)
     told = await facet(client, "meta.v")
