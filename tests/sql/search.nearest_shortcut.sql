@@ -43,6 +43,7 @@
                best.text AS text,
                best.meta AS meta,
                document.meta AS document_meta,
+               document.version AS version,
                best.tags AS tags,
                best.ingested_at AS ingested_at,
                NULL::text[] AS words,

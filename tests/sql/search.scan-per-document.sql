@@ -38,6 +38,7 @@
                chunk.text AS text,
                chunk.meta AS meta,
                document.meta AS document_meta,
+               document.version AS version,
                chunk.tags AS tags,
                best.ingested_at AS ingested_at,
                NULL::text[] AS words,

@@ -27,6 +27,7 @@ def results_from(query: Query, found: Found, *, include_weights: bool) -> list[R
             text=hit.text,
             meta=hit.meta,
             document_meta=hit.document_meta,
+            version=hit.version,
             source_ref=hit.source_ref,
             ingested_at=hit.ingested_at,
             weights=Weights(hit.similarity, hit.decay) if include_weights else UNSET,

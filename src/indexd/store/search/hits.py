@@ -21,6 +21,7 @@ _COLUMNS = {
     "text": "{chunk}.text",
     "meta": "{chunk}.meta",
     "document_meta": "document.meta",
+    "version": "document.version",
     "tags": "{chunk}.tags",
     "ingested_at": "best.ingested_at",
     "words": "{words}",
@@ -73,6 +74,7 @@ class Hit(msgspec.Struct, frozen=True):
     text: str
     meta: dict[str, Any]
     document_meta: dict[str, Any]
+    version: int
     tags: list[str]
     ingested_at: datetime
     words: list[str] | None
