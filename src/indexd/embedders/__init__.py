@@ -19,7 +19,7 @@ __all__ = ["Contact", "Embedder", "EmbedderLimits", "Made", "Serves", "of"]
 LOCAL_TIMEOUT_SECONDS = 120.0
 """Seconds for a batch of the local model at least: on a busy machine it is slow, and no worse."""
 
-LOCAL_BATCH_CHARACTERS = 8_000
+LOCAL_BATCH_CHARACTERS = 4_000
 """Characters of a batch of the local model: seconds, after which another request has its turn."""
 
 
