@@ -13,7 +13,8 @@ from textwrap import dedent
 
 from indexd import store
 from indexd.policy import Policy, Semantic
-from indexd.store import indexes, library
+from indexd.store import facets, indexes, library
+from indexd.store.facets import Asked, Field
 from indexd.store.filters import Filters
 from indexd.store.forgetting import forget, plans, purge_rank, retention
 from indexd.store.forgetting.forget import Condition
@@ -21,7 +22,7 @@ from indexd.store.indexes import Namespace, Rules
 from indexd.store.library import Page, Wanted
 from indexd.store.search import statements
 from indexd.store.where.tree import parse
-from indexd.store.writing import chunk_rows
+from indexd.store.writing import chunk_rows, update
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tests" / "sql"
@@ -37,6 +38,7 @@ ALL = Filters(
     meta={"lang": "de"},
 )
 BY_WHERE = Filters(where=parse({"field": "meta.lang", "op": "ne", "value": "de"}), unexpired_at=AT)
+FACETS = Asked([Field("tags"), Field("meta", ("lang",)), Field("ingested_at")], ALL, 10, 1_000)
 NAME = re.compile(r"\s*/\* indexd:([a-z_.]+) \*/")
 OLDEST = Policy(max_items=10, purge_strategy="oldest")
 LOWEST_SCORE = Policy(max_items=10, purge_strategy="lowest_score")
@@ -79,6 +81,13 @@ def others() -> dict[str, str]:
         "forgetting.forget.still_condemned": forget.still_condemned_statement(Condition()),
         "forgetting.plans.insert_documents": plans.insert_documents(Condition()),
         "library.count": library.count_statement(Filters()),
+        "facets.count": facets.count_statement(Filters()),
+        "facets.values": facets.facets_statement(FACETS, sampled=True),
+        "writing.update.lock": update.find_statement(ALL, lock=True),
+        "writing.update.find": update.find_statement(ALL, lock=False),
+        "writing.update.change": update.change_statement(
+            update.DocumentChange({}, ["a"], AT, 60.0)
+        ),
         "writing.upsert.insert_whole": chunk_rows.insert_whole_statement(2),
         "writing.upsert.insert_chunks": chunk_rows.insert_chunks_statement(2),
         "indexes.build": indexes.build_statement(namespace, rules),

@@ -39,6 +39,8 @@ BODIES: dict[str, Any] = {
     "/index/documents/get": {"doc_ids": ["a"]},
     "/index/documents/list": {},
     "/index/documents/count": {},
+    "/index/documents/facets": {"fields": ["tags"]},
+    "/index/documents/update": {"doc_ids": ["a"], "set": {"tags": ["t"]}},
     "/index/documents/delete": {"doc_ids": ["a"]},
 }
 

@@ -28,6 +28,7 @@ WRITING = {
     "/index/bulk",
     "/index/delete",
     "/index/documents/delete",
+    "/index/documents/update",
     "/index/feedback",
     "/index/forget",
 }

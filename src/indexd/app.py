@@ -118,6 +118,8 @@ def create_app(
             library.get,
             library.list_,
             library.count,
+            library.facets,
+            library.update,
             library.delete,
             embed.embed_text,
             search.search,

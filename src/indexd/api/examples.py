@@ -26,6 +26,16 @@ DOCUMENTS_LIST: dict[str, Any] = {
     "limit": 20,
 }
 DOCUMENTS_COUNT: dict[str, Any] = {"namespace": "vault", "filters": {"tags": ["project"]}}
+DOCUMENTS_FACETS: dict[str, Any] = {
+    "namespace": "vault",
+    "fields": ["tags", "meta.lang", "ingested_at"],
+    "limit": 20,
+}
+DOCUMENTS_UPDATE: dict[str, Any] = {
+    "doc_ids": ["note-42"],
+    "namespace": "vault",
+    "set": {"meta": {"status": "reviewed", "draft": None}, "tags": ["project/infra"]},
+}
 DOCUMENTS_DELETE: dict[str, Any] = {
     "doc_ids": ["note-43", "note-44"],
     "namespace": "vault",

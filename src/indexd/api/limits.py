@@ -7,7 +7,9 @@ import msgspec
 from indexd.api.json_body import check_depth
 from indexd.api.structs import (
     DocumentsCountIn,
+    DocumentsFacetsIn,
     DocumentsListIn,
+    DocumentsUpdateIn,
     FiltersIn,
     ForgetFilterIn,
     SearchIn,
@@ -27,6 +29,9 @@ MAX_MERGED_BYTES = 64 * 1024 * 1024
 """Bytes of JSON of a document's own meta, which is stored once more with each of its chunks."""
 
 
+DocumentsFilteredIn = DocumentsListIn | DocumentsCountIn | DocumentsFacetsIn | DocumentsUpdateIn
+
+
 def check_document(request: UpsertIn, settings: Settings) -> None:
     """Raises InvalidField for too many chunks, a text, meta or tags that are too large."""
     if len(request.chunks) > settings.max_chunks:
@@ -41,13 +46,13 @@ def check_document(request: UpsertIn, settings: Settings) -> None:
             )
     values = check_meta(request.meta or {}, "meta", settings)
     _check_merged(request)
-    segments = _check_tags((request.meta or {}).get("tags"), "meta.tags", settings)
+    segments = check_tags((request.meta or {}).get("tags"), "meta.tags", settings)
     segments *= len(request.chunks)
     for place, chunk in enumerate(request.chunks):
         meta = {key: value for key, value in (chunk.meta or {}).items() if key != "embedding"}
         values += check_meta(meta, f"chunks[{place}].meta", settings)
         check_values(values)
-        segments += _check_tags(meta.get("tags"), f"chunks[{place}].meta.tags", settings)
+        segments += check_tags(meta.get("tags"), f"chunks[{place}].meta.tags", settings)
     if segments > MAX_SEGMENTS:
         raise InvalidField(
             f"chunks: expected at most {MAX_SEGMENTS} segments of tags in all, got {segments}"
@@ -96,7 +101,7 @@ def meta_has_too_many(raw: bytes, settings: Settings) -> bool:
     return outside.count(b",") >= settings.max_meta_values
 
 
-def _check_tags(tags: object, where: str, settings: Settings) -> int:
+def check_tags(tags: object, where: str, settings: Settings) -> int:
     """How many segments they have; what are no tags is for later checks."""
     if not isinstance(tags, list):
         return 0
@@ -121,12 +126,12 @@ def _check_tags(tags: object, where: str, settings: Settings) -> int:
     return segments
 
 
-def check_list(request: DocumentsListIn | DocumentsCountIn, settings: Settings) -> None:
+def check_list(request: DocumentsFilteredIn, settings: Settings) -> None:
     """Raises InvalidField for filters of too many values."""
     _check_both(request, settings)
 
 
-def _check_both(request: SearchIn | DocumentsListIn | DocumentsCountIn, settings: Settings) -> None:
+def _check_both(request: SearchIn | DocumentsFilteredIn, settings: Settings) -> None:
     for name, filters in (("filters", request.filters), ("filter", request.filter)):
         if filters is not None:
             check_filters(filters, settings, name)

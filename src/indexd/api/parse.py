@@ -94,7 +94,7 @@ def document_from(request: UpsertIn) -> Document:
         ttl_seconds=_ttl(request),
         model=_model(request.embedding_model),
         on_conflict=request.on_conflict,
-        if_version=_version(request.if_version),
+        if_version=checked_version(request.if_version),
     )
 
 
@@ -111,7 +111,7 @@ def _ttl(request: UpsertIn) -> float | None:
     return seconds
 
 
-def _version(version: int | None) -> int | None:
+def checked_version(version: int | None) -> int | None:
     if version is not None and version > LARGEST_VERSION:
         raise InvalidField(f"if_version: expected at most {LARGEST_VERSION}, got {version}")
     return version

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from indexd.policy import Policy
 from indexd.store.documents import OnConflict, SourceRef
+from indexd.store.facets import Facet
 from indexd.store.forgetting.audit import Event
 from indexd.store.forgetting.decay_preview import Point, Preview
 from indexd.store.forgetting.forget import Named
@@ -296,10 +297,11 @@ class DeleteIn(msgspec.Struct, forbid_unknown_fields=True):
 
     doc_id: DocId
     namespace: Namespace = None
+    dry_run: Annotated[bool, doc("Only tell whether it would be deleted")] = False
 
 
 class DeleteOut(msgspec.Struct):
-    """The document is not stored any more, whether or not it was."""
+    """The document is not stored any more, whether or not it was; with `dry_run` it stays."""
 
     deleted: Annotated[int, doc("1 if it was stored, otherwise 0")]
     status: Annotated[Literal["accepted"], doc("Always `accepted`")] = "accepted"
@@ -427,6 +429,110 @@ class DocumentsDeleteOut(msgspec.Struct):
 
     deleted: Annotated[int, doc("How many were stored")]
     missing: Annotated[list[str], doc("Ids of those that were not, in the order sent")]
+
+
+class SetIn(msgspec.Struct, forbid_unknown_fields=True):
+    """What to set of documents; what is missing stays as it is."""
+
+    meta: Annotated[
+        Object | UnsetType,
+        doc(
+            "Keys of the document's own `meta` with their new values; the others stay, and a value "
+            "of null removes the key",
+            {"lang": "de", "draft": None},
+        ),
+    ] = UNSET
+    tags: Annotated[
+        list[str] | UnsetType | None,
+        doc(
+            "Replaces the document's own tags, `meta.tags`; null removes them. Those of its chunks "
+            "stay",
+            ["project/infra"],
+        ),
+    ] = UNSET
+    expires_at: Annotated[
+        Timestamp | UnsetType | None,
+        doc(
+            "Time from which the document is answered nowhere, RFC 3339 with an offset; null: it "
+            "does not expire",
+            "2027-01-01T00:00:00Z",
+        ),
+    ] = UNSET
+    ttl_seconds: Annotated[
+        float | UnsetType | None,
+        doc(
+            "The same as seconds from now; send one of the two",
+            86400,
+            exclusiveMinimum=0,
+        ),
+    ] = UNSET
+    half_life_seconds: Annotated[
+        float | UnsetType | None,
+        doc(
+            "Seconds in which the score of the document halves; null means that of the namespace",
+            86400,
+            exclusiveMinimum=0,
+        ),
+    ] = UNSET
+
+
+class DocumentsUpdateIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Which documents to change, and how: by `doc_ids` or by `filters`."""
+
+    set: Annotated[SetIn, doc("What to set; one field at least")]
+    namespace: Namespace = None
+    doc_ids: Annotated[
+        list[str] | None,
+        doc(
+            "Ids of the documents, 1 to 1,000; one that is given twice counts once",
+            ["note-42"],
+            minItems=1,
+            maxItems=1_000,
+        ),
+    ] = None
+    filters: Filtered = None
+    filter: FilteredToo = None
+    if_version: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        doc("Change the one document only if it is stored in this version, otherwise 409", 3),
+    ] = None
+    dry_run: Annotated[bool, doc("Only tell what would be changed")] = False
+
+
+class DocumentsUpdateOut(msgspec.Struct):
+    """What changed, or with `dry_run` what would: text, vectors and `ingested_at` stay."""
+
+    updated: Annotated[int, doc("Documents whose version rose by one")]
+    missing: Annotated[list[str], doc("Ids of `doc_ids` that are not stored, in the order sent")]
+
+
+class DocumentsFacetsIn(msgspec.Struct, forbid_unknown_fields=True):
+    """Which documents to look at, and which of their fields."""
+
+    fields: Annotated[
+        list[str | list[str]],
+        doc(
+            "1 to 10 fields: `tags`, `source_path`, `doc_id`, `source_ref.origin`, "
+            "`source_ref.id`, `source_ref.trust_level`, `ingested_at`, `created_at`, "
+            '`expires_at`, `version`, or `meta.<key>`, also as a list such as `["meta", "a.b"]`',
+            ["tags", "meta.lang"],
+            minItems=1,
+            maxItems=10,
+        ),
+    ]
+    namespace: Namespace = None
+    filters: Filtered = None
+    filter: FilteredToo = None
+    limit: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        doc("Values of each field at most; null means 100, more than 1,000 means that", 100),
+    ] = None
+
+
+class DocumentsFacetsOut(msgspec.Struct):
+    """The values that the documents have."""
+
+    facets: Annotated[dict[str, Facet], doc("By the name of the field, a list joined by dots")]
 
 
 class QueryIn(msgspec.Struct, forbid_unknown_fields=True):

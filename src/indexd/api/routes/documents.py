@@ -31,7 +31,7 @@ from indexd.errors import (
 from indexd.names import checked_id, namespace_of
 from indexd.settings import Settings
 from indexd.store.documents import Document
-from indexd.store.forgetting import forget
+from indexd.store.forgetting import deletion, forget
 from indexd.store.writing import upsert as store
 
 
@@ -115,7 +115,15 @@ async def delete(
     doc_id = checked_id(data.doc_id, "doc_id")
     namespace = access.writes(namespace_of(data.namespace))
     structlog.contextvars.bind_contextvars(doc_id=doc_id, namespace=namespace)
+    if data.dry_run:
+        return DeleteOut(await _look(service, namespace, doc_id))
     return DeleteOut(await _delete(service, namespace, doc_id, actor=access.name))
+
+
+async def _look(service: Service, namespace: str, doc_id: str) -> int:
+    """How many documents would be deleted."""
+    look = partial(deletion.stored, namespace=namespace, doc_ids=[doc_id], at=service.now())
+    return len(await service.database.read(look))
 
 
 async def _delete(service: Service, namespace: str, doc_id: str, *, actor: str) -> int:

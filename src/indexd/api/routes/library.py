@@ -1,4 +1,4 @@
-"""Routes about many documents: read them by id, list, count, delete."""
+"""Routes about many documents: read them by id, list, count, facets, change, delete."""
 
 from functools import partial
 
@@ -9,6 +9,7 @@ from litestar.params import JSONBody
 from indexd.access import Access
 from indexd.api import examples
 from indexd.api.auth import scope
+from indexd.api.changes import facets_from, update_from
 from indexd.api.deletions import record_deletions
 from indexd.api.limits import check_list
 from indexd.api.operations import Operation, json_post
@@ -18,19 +19,25 @@ from indexd.api.structs import (
     DocumentsCountIn,
     DocumentsDeleteIn,
     DocumentsDeleteOut,
+    DocumentsFacetsIn,
+    DocumentsFacetsOut,
     DocumentsGetIn,
     DocumentsListIn,
     DocumentsListOut,
     DocumentsOut,
+    DocumentsUpdateIn,
+    DocumentsUpdateOut,
 )
 from indexd.context import Service
-from indexd.errors import AnswerTooLarge, FilterTooDear
+from indexd.errors import AnswerTooLarge, Conflict, FilterTooDear
 from indexd.names import namespace_of
+from indexd.store import facets as store_facets
 from indexd.store import library as store
 from indexd.store.filters import in_time
 from indexd.store.forgetting import deletion, forget
 from indexd.store.forgetting.deletion import Cause
 from indexd.store.library import Counted, Wanted
+from indexd.store.writing import update as writing
 
 
 @json_post(
@@ -96,6 +103,43 @@ async def count(
         return await service.database.read(
             partial(store.counted, namespace=namespace, filters=filters, at=service.now())
         )
+
+
+@json_post(
+    "/index/documents/facets",
+    scope("read", others="empty"),
+    Operation("DocumentFacets", "Look", examples.DOCUMENTS_FACETS, (FilterTooDear,)),
+)
+async def facets(
+    data: JSONBody[DocumentsFacetsIn],
+    service: NamedDependency[Service],
+    access: NamedDependency[Access],
+) -> DocumentsFacetsOut:
+    """Count the documents that match by the values of their fields."""
+    asked = facets_from(data, service.settings, at=service.now())
+    namespace = access.reads(_named(data.namespace))
+    with in_time(asked.filters):
+        look = partial(store_facets.facets, namespace=namespace, asked=asked)
+        return DocumentsFacetsOut(await service.database.read(look))
+
+
+@json_post(
+    "/index/documents/update",
+    scope("write", others="403"),
+    Operation("UpdateDocuments", "Store", examples.DOCUMENTS_UPDATE, (Conflict, FilterTooDear)),
+)
+async def update(
+    data: JSONBody[DocumentsUpdateIn],
+    service: NamedDependency[Service],
+    access: NamedDependency[Access],
+) -> DocumentsUpdateOut:
+    """Change meta, tags, expiry or half-life of documents; their text and vectors stay."""
+    at, namespace = service.now(), access.writes(_named(data.namespace))
+    asked = update_from(data, service.settings, at=at)
+    work = partial(writing.update, namespace=namespace, asked=asked, at=at, dry_run=data.dry_run)
+    with in_time(asked.filters):
+        done = await (service.database.read if data.dry_run else service.database.write)(work)
+    return DocumentsUpdateOut(done.count, done.missing)
 
 
 @json_post(

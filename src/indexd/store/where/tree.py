@@ -117,6 +117,11 @@ def parse(tree: Any) -> Where:
     return where
 
 
+def field_of(name: Any, path: str) -> tuple[str, tuple[str, ...]]:
+    """The field that is named, one of KINDS, and the path below `meta`; raise InvalidField."""
+    return _field(name, path)
+
+
 def is_time(text: str) -> bool:
     """Whether this is an ISO 8601 date or date-time of a day that exists."""
     found = _TIME.fullmatch(text)

@@ -10,10 +10,13 @@ INSERT_INTO = """INSERT INTO indexd.chunk_fields (
         )"""
 """SQL: the beginning of a statement that inserts fields, with the columns it gives."""
 
-OF_CHUNK = """chunk.namespace, chunk.doc_id, chunk.ordinal, chunk.ingested_at,
+_TAGS = "indexd.merged_tags(chunk.tags, indexd.tags_of(document.meta))"
+_META = "document.meta || chunk.meta"
+
+OF_CHUNK = f"""chunk.namespace, chunk.doc_id, chunk.ordinal, chunk.ingested_at,
                chunk.half_life_seconds, chunk.source_ref_origin, chunk.source_path,
-               indexd.merged_tags(chunk.tags, indexd.tags_of(document.meta)),
-               document.meta || chunk.meta"""
+               {_TAGS},
+               {_META}"""
 """SQL: these columns, of a row `chunk` and of its `document`. The only definition of the fields."""
 
 WRITE = f"""
@@ -32,3 +35,26 @@ WRITE = f"""
 async def write(connection: Connection, namespace: str, doc_ids: Sequence[str]) -> None:
     """Insert the fields of all chunks of documents that have none."""
     await connection.execute(WRITE, {"namespace": namespace, "doc_ids": list(doc_ids)})
+
+
+REWRITE = f"""
+    /* indexd:writing.update.rewrite_fields */
+    UPDATE indexd.chunk_fields AS fields
+       SET half_life_seconds = document.half_life_seconds,
+           tags              = {_TAGS},
+           meta              = {_META}
+      FROM indexd.documents AS document
+      JOIN indexd.chunks AS chunk
+        ON chunk.namespace = %(namespace)s
+       AND chunk.doc_id = document.doc_id
+     WHERE document.namespace = %(namespace)s
+       AND document.doc_id = ANY(%(doc_ids)s)
+       AND fields.namespace = %(namespace)s
+       AND fields.doc_id = chunk.doc_id
+       AND fields.ordinal = chunk.ordinal
+"""
+
+
+async def rewrite(connection: Connection, namespace: str, doc_ids: Sequence[str]) -> None:
+    """Bring the fields of documents whose meta or half-life changed up to date."""
+    await connection.execute(REWRITE, {"namespace": namespace, "doc_ids": list(doc_ids)})
