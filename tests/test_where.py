@@ -339,6 +339,20 @@ async def test_a_list_leaves_by_where_only_as_a_dry_run_planned_it(
     assert told.json()["documents"] == len(stored) - 2
 
 
+async def test_a_plan_drifts_where_the_expiry_of_a_document_changed_alone(
+    client: Client,
+) -> None:
+    sent = document("a", [1, 0])
+    assert (await client.post("/index/upsert", json=sent)).status_code == 200
+    body = {"filter": {"namespace": "notes", "doc_id": "a"}, "reason": "test", "dry_run": True}
+    plan = (await client.post("/index/forget", json=body)).json()["plan_id"]
+    sent["expires_at"] = "9000-01-01T00:00:00Z"
+    assert (await client.post("/index/upsert", json=sent)).json()["version"] == 2
+    body = {"reason": "test", "confirm": True, "plan_id": plan}
+    answer = await client.post("/index/forget", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (409, "plan_drifted")
+
+
 async def test_a_where_without_a_namespace_forgets_only_beside_another_filter(
     client: Client, stored: dict[str, list[Chunk]]
 ) -> None:

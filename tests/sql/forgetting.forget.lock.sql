@@ -1,5 +1,5 @@
 /* indexd:forgetting.forget.lock */
-SELECT doc_id, ingested_at, digest
+SELECT doc_id, ingested_at, digest, version
   FROM indexd.documents AS document
  WHERE namespace = %(namespace)s
    -- A field that the request does not give is NULL: then every document passes.

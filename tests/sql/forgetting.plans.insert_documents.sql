@@ -1,10 +1,10 @@
 /* indexd:forgetting.plans.insert_documents */
     INSERT INTO indexd.forget_plan_documents (
-        namespace, plan_id, doc_id, ingested_at, digest
+        namespace, plan_id, doc_id, ingested_at, digest, version
     )
-    SELECT %(namespace)s, %(plan_id)s, doc_id, ingested_at, digest
+    SELECT %(namespace)s, %(plan_id)s, doc_id, ingested_at, digest, version
       FROM (
-    SELECT doc_id, ingested_at, digest
+    SELECT doc_id, ingested_at, digest, version
       FROM indexd.documents AS document
      WHERE namespace = %(namespace)s
        -- A field that the request does not give is NULL: then every document passes.

@@ -2,7 +2,8 @@
 SELECT planned.doc_id,
        planned.ingested_at,
        document.digest = planned.digest
-       AND document.ingested_at = planned.ingested_at AS unchanged
+       AND document.ingested_at = planned.ingested_at
+       AND document.version = coalesce(planned.version, document.version) AS unchanged
   FROM indexd.forget_plan_documents AS planned
   JOIN indexd.documents AS document
     ON document.namespace = %(namespace)s

@@ -74,7 +74,7 @@ class Forgotten(msgspec.Struct, frozen=True):
 
 
 _CONDEMNED = f"""
-    SELECT doc_id, ingested_at, digest
+    SELECT doc_id, ingested_at, digest, version
       FROM indexd.documents AS document
      WHERE namespace = %(namespace)s
        -- A field that the request does not give is NULL: then every document passes.
@@ -123,6 +123,7 @@ class _Condemned(msgspec.Struct, frozen=True):
     doc_id: str
     ingested_at: datetime
     digest: bytes
+    version: int
 
 
 async def forget(

@@ -59,9 +59,9 @@ def insert_documents(condition: Condition) -> str:
     return f"""
     /* indexd:forgetting.plans.insert_documents */
     INSERT INTO indexd.forget_plan_documents (
-        namespace, plan_id, doc_id, ingested_at, digest
+        namespace, plan_id, doc_id, ingested_at, digest, version
     )
-    SELECT %(namespace)s, %(plan_id)s, doc_id, ingested_at, digest
+    SELECT %(namespace)s, %(plan_id)s, doc_id, ingested_at, digest, version
       FROM ({condemned(condition)}) AS condemned
 """
 
@@ -207,7 +207,8 @@ LOCK = """
     SELECT planned.doc_id,
            planned.ingested_at,
            document.digest = planned.digest
-           AND document.ingested_at = planned.ingested_at AS unchanged
+           AND document.ingested_at = planned.ingested_at
+           AND document.version = coalesce(planned.version, document.version) AS unchanged
       FROM indexd.forget_plan_documents AS planned
       JOIN indexd.documents AS document
         ON document.namespace = %(namespace)s

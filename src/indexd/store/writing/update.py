@@ -146,7 +146,7 @@ async def _check_version(
     twice = await document_rows.returned(connection, namespace, found) if found else set()
     if version != asked.if_version or twice:
         stored = f"is stored in version {version}" if version else "is not stored"
-        doc_id = (asked.doc_ids or [""])[0]
+        doc_id = next(iter(asked.doc_ids or ()), "")
         raise Conflict(
             f"document {doc_id!r} {stored}, expected version {asked.if_version}",
             details={"version": version},
