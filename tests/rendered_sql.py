@@ -85,7 +85,9 @@ def others() -> dict[str, str]:
         "facets.values": facets.facets_statement(FACETS, sampled=True),
         "writing.update.lock": update.find_statement(ALL, lock=True),
         "writing.update.find": update.find_statement(ALL, lock=False),
-        "writing.update.change": update.change_statement(update.Change({}, ["a"], AT, 60.0)),
+        "writing.update.change": update.change_statement(
+            update.DocumentChange({}, ["a"], AT, 60.0)
+        ),
         "writing.upsert.insert_whole": chunk_rows.insert_whole_statement(2),
         "writing.upsert.insert_chunks": chunk_rows.insert_chunks_statement(2),
         "indexes.build": indexes.build_statement(namespace, rules),

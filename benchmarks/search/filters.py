@@ -263,11 +263,34 @@ def measure(url: str, corpus: Corpus, asked: NDArray[np.float32]) -> None:
                 )
                 for name, shape in shapes(corpus.rows).items()
             ]
+            print_update(client, connection)
     harness.print_table(
         f"where over {len(corpus.rows):,} documents, k = 10, half-life 180 days, p50 ms",
         ("shape", "rows", "recall", "search", "by hand", "list of 100", "by hand"),
         table,
     )
+
+
+INDEX_SIZE = """
+    SELECT sum(pg_relation_size(indexrelid))::bigint
+      FROM pg_stat_user_indexes
+     WHERE indexrelname LIKE 'hnsw%'
+"""
+
+
+def print_update(client: httpx.Client, connection: psycopg.Connection[Any]) -> None:
+    """How long an update of all documents by a filter takes, and what it does to the graph."""
+    [before] = connection.execute(INDEX_SIZE).fetchone() or (0,)
+    body = {
+        "namespace": "chronik",
+        "filters": {"where": leaf("meta.n", "gte", 0)},
+        "set": {"meta": {"seen": True}, "tags": ["all"]},
+    }
+    started = time.perf_counter()
+    told = client.post("/index/documents/update", json=body).raise_for_status().json()
+    spent = time.perf_counter() - started
+    [after] = connection.execute(INDEX_SIZE).fetchone() or (0,)
+    print(f"updated {told['updated']:,} in {spent:.1f} s; graph {before:,} bytes, then {after:,}")
 
 
 def await_index(client: httpx.Client) -> None:
@@ -315,7 +338,7 @@ def searched(
         started = time.perf_counter()
         connection.execute(statement, values, binary=True).fetchall()
         by_hand.append(time.perf_counter() - started)
-    return f"{len(matching):,}", f"{found / expected:.4f}", p50(spent), p50(by_hand)
+    return f"{len(matching):,}", f"{found / max(expected, 1):.4f}", p50(spent), p50(by_hand)
 
 
 def listed(

@@ -140,6 +140,9 @@ COMMENTS |= {
 TRIGGER_FUNCTION = """
     CREATE OR REPLACE FUNCTION indexd.write_chunk_fields() RETURNS trigger
     LANGUAGE plpgsql
+    -- A session keeps the plans that it made while the table was empty: they would read all of it
+    -- for each chunk.
+    SET enable_seqscan = off
     AS $$
     BEGIN
         IF NEW.ordinal = 0 THEN

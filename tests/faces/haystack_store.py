@@ -38,6 +38,9 @@ class IndexdDocumentStore:
         self._client = httpx.Client(base_url=url, timeout=60)
         self._namespace = namespace
 
+    def close(self) -> None:
+        self._client.close()
+
     def write_documents(
         self, documents: Any, policy: DuplicatePolicy = DuplicatePolicy.NONE
     ) -> int:

@@ -29,7 +29,7 @@ from indexd.errors import InvalidField
 from indexd.settings import Settings
 from indexd.store.facets import Asked, Field
 from indexd.store.where.tree import field_of
-from indexd.store.writing.update import Change, Limits, Update
+from indexd.store.writing.update import DocumentChange, MetaLimits, Update
 
 MAX_FIELDS = 10
 """Fields of one request for facets."""
@@ -51,14 +51,14 @@ def update_from(request: DocumentsUpdateIn, settings: Settings, *, at: datetime)
         doc_ids=doc_ids,
         filters=filters_from(filters),
         change=_change(request.set, settings, at=at),
-        limits=Limits(
+        limits=MetaLimits(
             settings.max_meta_bytes, settings.max_meta_values, MAX_MERGED_BYTES, MAX_SEGMENTS
         ),
         if_version=checked_version(request.if_version),
     )
 
 
-def _change(sent: SetIn, settings: Settings, *, at: datetime) -> Change:
+def _change(sent: SetIn, settings: Settings, *, at: datetime) -> DocumentChange:
     meta = dict(sent.meta) if isinstance(sent.meta, dict) else {}
     if sent.tags is not UNSET:
         if "tags" in meta:
@@ -66,7 +66,7 @@ def _change(sent: SetIn, settings: Settings, *, at: datetime) -> Change:
         meta["tags"] = sent.tags
     check_meta(meta, "set.meta", settings)
     check_tags(meta.get("tags"), "set.tags", settings)
-    change = Change(
+    change = DocumentChange(
         merged={key: value for key, value in meta.items() if value is not None},
         removed=[key for key, value in meta.items() if value is None],
         expires_at=_expiry(sent, at=at),

@@ -35,7 +35,6 @@ DOCUMENTS_UPDATE: dict[str, Any] = {
     "doc_ids": ["note-42"],
     "namespace": "vault",
     "set": {"meta": {"status": "reviewed", "draft": None}, "tags": ["project/infra"]},
-    "if_version": 3,
 }
 DOCUMENTS_DELETE: dict[str, Any] = {
     "doc_ids": ["note-43", "note-44"],

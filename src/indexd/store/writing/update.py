@@ -26,7 +26,7 @@ BATCH = 5_000
 """Documents of one statement, which ends long before the time that a statement may take."""
 
 
-class Change(msgspec.Struct, frozen=True):
+class DocumentChange(msgspec.Struct, frozen=True):
     """What is set; what is UNSET stays as it is.
 
     `merged` are keys of the document's meta with their new values, `removed` are keys that go. None
@@ -48,7 +48,7 @@ class Change(msgspec.Struct, frozen=True):
         return self.of_meta or self.half_life_seconds is not UNSET
 
 
-class Limits(msgspec.Struct, frozen=True):
+class MetaLimits(msgspec.Struct, frozen=True):
     """What the meta of a document may be at most once it is changed.
 
     `merged_bytes` is the limit for its bytes times its chunks, `segments` that for the segments of
@@ -68,8 +68,8 @@ class Update(msgspec.Struct, frozen=True):
 
     doc_ids: list[str] | None
     filters: Filters
-    change: Change
-    limits: Limits
+    change: DocumentChange
+    limits: MetaLimits
     if_version: int | None = None
 
 
@@ -83,7 +83,7 @@ class Updated(msgspec.Struct, frozen=True):
 async def update(
     connection: Connection, namespace: str, asked: Update, *, at: datetime, dry_run: bool = False
 ) -> Updated:
-    """Change documents, in the caller's transaction; a dry run changes and locks nothing.
+    """DocumentChange documents, in the caller's transaction; a dry run changes and locks nothing.
 
     Atomic. A document that expired is not there. Locks, as every writer takes them: the namespace's
     row, where the half-life changes and the policy has max_items; the documents' rows by doc_id;
@@ -230,7 +230,7 @@ async def _check_size(
     )
 
 
-def change_statement(change: Change) -> str:
+def change_statement(change: DocumentChange) -> str:
     """SQL: change the rows of documents; one whose content changes gets another digest.
 
     The digest is of no content, so what is sent later is a change, also the original.
@@ -265,9 +265,9 @@ CHANGE_CHUNKS = """
 
 
 async def _change(
-    connection: Connection, namespace: str, chosen: Sequence[str], change: Change
+    connection: Connection, namespace: str, chosen: Sequence[str], change: DocumentChange
 ) -> None:
-    """Change documents that are locked."""
+    """DocumentChange documents that are locked."""
     values = _values(namespace, chosen, change)
     await connection.execute(change_statement(change), values)
     if change.of_content:
@@ -280,7 +280,7 @@ async def _change(
         )
 
 
-def _values(namespace: str, chosen: Sequence[str], change: Change) -> dict[str, Any]:
+def _values(namespace: str, chosen: Sequence[str], change: DocumentChange) -> dict[str, Any]:
     return {
         "namespace": namespace,
         "chosen": list(chosen),
