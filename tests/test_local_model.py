@@ -490,7 +490,7 @@ async def test_a_text_that_takes_too_long_ends_its_process() -> None:
     local = Local(threads=1, timeout=1)
     try:
         # 255 where something else of this process has collected the status of its child.
-        with pytest.raises(Failure, match="died with status (-14|255)"):
+        with pytest.raises(Failure, match=r"died with status (-14|255)"):
             await local.embed(["lang " * 3_000] * 8, "passage")
         assert len(await local.embed(["kurz"], "passage")) == 1  # type: ignore[arg-type]
     finally:
