@@ -45,9 +45,9 @@ JOINTS = "-._/@:+"
 SPACES = "".join(
     f"\n            said := replace(said, {sign}, ' ');"
     for sign in (
-        *("'" + sign + "'" for sign in '.,:;-_/\\"()[]{}<>=+*&%$#@!?|~^`'),
+        *("'" + sign + "'" for sign in '.,:;-_/\\"()[]{}<>=+*&$#@!?|~^`'),
         "''''",
-        *(f"chr({code})" for code in range(9, 14)),
+        *(f"chr({code})" for code in (9, 10, 11, 12, 13, 37)),
     )
 )
 """Statements of PL/pgSQL: each replace takes 0.3 microseconds, one regular expression 40."""
