@@ -499,7 +499,18 @@ class ResultOut(msgspec.Struct):
     namespace: OutNamespace
     score: Annotated[float, doc("What the results are ordered by, highest first")]
     snippet: Annotated[
-        str, doc("`meta.snippet`, else the start of the text, at most 240 characters")
+        str,
+        doc(
+            "`meta.snippet`, else the part of the text where the words of the query stand, else "
+            "its start, at most 240 characters"
+        ),
+    ]
+    highlights: Annotated[
+        list[tuple[int, int]],
+        doc(
+            "Places of the words of the query in the snippet: offsets of the first character and "
+            "of the one after the last; empty where words found nothing"
+        ),
     ]
     rationale: Annotated[list[str], doc("Why the chunk was found, in words for people")]
     text: Annotated[str, doc("Text of the chunk; empty where it has none")]
