@@ -84,6 +84,7 @@ TOKENS = rf"""
                   FROM regexp_matches(
                            said, '[[:alnum:]]+(?:[{JOINTS}]+[[:alnum:]]+)+', 'g'
                        ) AS match
+                 WHERE length(match[1]) <= 1000
             );
         END IF;
         -- The parts of getUserProfileById, HTTPServer and utf8; not those of a hash.

@@ -15,6 +15,9 @@ MOST_TERMS = 64
 NAMED_WORDS = 64
 """Words of a query up to which a rationale names them as they stand there, else their stems."""
 
+READ = 20_000
+"""Characters of a query that are read for its words."""
+
 FEW_CHUNKS = 2_000
 """Chunks of a namespace below which each search counts the chunks of its terms itself."""
 
@@ -128,7 +131,7 @@ def counting(*, stored: bool, at_once: bool) -> str:
         total = "chunks"
     return f"""/* indexd:search.terms */
         WITH {_ASKED},
-        counted AS (
+        counted AS MATERIALIZED (
             {counts}
         )
         SELECT asked.word, asked.lexeme, asked.share, asked.term,
@@ -158,8 +161,8 @@ IS_COUNTED = """
 
 async def asked(connection: Connection, namespace: str, text: str) -> Asked:
     """The terms of a query; none where the namespace is unknown or no word counts."""
-    said = list(dict.fromkeys(text.split()))
-    words = said if len(said) <= NAMED_WORDS else [text]
+    said = list(dict.fromkeys(text[:READ].split()))
+    words = said if len(said) <= NAMED_WORDS else [text[:READ]]
     values = {"namespace": namespace, "few": FEW_CHUNKS, "words": words}
     stored = await rows.value(connection, IS_COUNTED, values)
     if stored is None:
