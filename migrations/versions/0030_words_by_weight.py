@@ -273,6 +273,7 @@ STATEMENTS = (
         ADD COLUMN IF NOT EXISTS words_average    double precision,
         ADD COLUMN IF NOT EXISTS words_reweighing boolean NOT NULL DEFAULT false,
         ADD COLUMN IF NOT EXISTS words_chunks     bigint,
+        ADD COLUMN IF NOT EXISTS words_removed    bigint NOT NULL DEFAULT 0,
         ADD COLUMN IF NOT EXISTS words_counted_at timestamptz
     """,
     """
@@ -303,6 +304,8 @@ COMMENTS = {
     "COLUMN indexd.namespaces.words_reweighing": "Whether impacts are being rewritten for another "
     "average",
     "COLUMN indexd.namespaces.words_chunks": "Number of chunks when the terms were counted last",
+    "COLUMN indexd.namespaces.words_removed": "Number of chunks that had ever been removed when "
+    "the terms were counted last",
     "COLUMN indexd.namespaces.words_counted_at": "When the terms were counted last; NULL: each "
     "search counts those it asks for",
     "TABLE indexd.term_counts": "In how many chunks of a namespace each term is. Counted by the "
@@ -367,6 +370,7 @@ def downgrade() -> None:
                 DROP COLUMN IF EXISTS words_average,
                 DROP COLUMN IF EXISTS words_reweighing,
                 DROP COLUMN IF EXISTS words_chunks,
+                DROP COLUMN IF EXISTS words_removed,
                 DROP COLUMN IF EXISTS words_counted_at
             """,
             "DROP FUNCTION IF EXISTS indexd.weighed",

@@ -5,7 +5,7 @@
               FROM unnest(%(words)s::text[]) WITH ORDINALITY AS said (word, place)
              CROSS JOIN LATERAL indexd.lexemes(said.word) AS stem
         ),
-        counted AS (
+        counted AS MATERIALIZED (
             SELECT term,
                    (
                     SELECT count(*)

@@ -596,6 +596,13 @@ class NamespaceOut(msgspec.Struct):
         float | None, doc("Share of the index that is built, 0 to 1; null if none is being built")
     ]
     index_note: Annotated[str | None, doc("Why there is no index where one might be expected")]
+    words_counted_at: Annotated[
+        Timestamp | None,
+        doc(
+            "When the words were counted last that searches weigh by; null of a small namespace, "
+            "where each search counts them"
+        ),
+    ]
     oldest: Annotated[Timestamp | None, doc("Earliest `ingested_at`, UTC; null if empty")]
     newest: Annotated[Timestamp | None, doc("Latest `ingested_at`, UTC; null if empty")]
     bytes: Annotated[int, doc("Bytes of the chunks, estimated from a sample, without indexes")]
@@ -609,6 +616,7 @@ class NamespaceOut(msgspec.Struct):
             index=index.state,
             index_progress=index.progress,
             index_note=index.note,
+            words_counted_at=row.words_counted_at,
             oldest=row.oldest,
             newest=row.newest,
             bytes=row.bytes,

@@ -120,6 +120,13 @@ namespaces = Table(
     ),
     Column("words_chunks", BigInteger, comment="Number of chunks when the terms were counted last"),
     Column(
+        "words_removed",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="Number of chunks that had ever been removed when the terms were counted last",
+    ),
+    Column(
         "words_counted_at",
         DateTime(timezone=True),
         comment="When the terms were counted last; NULL: each search counts those it asks for",

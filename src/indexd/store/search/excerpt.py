@@ -16,17 +16,19 @@ from indexd.store.search.terms import Asked
 LENGTH = 240
 """Characters of an excerpt at most."""
 
-LOOKED_AT = 20_000
-"""Characters of a text that are looked through for an excerpt."""
+LOOKED_AT = 200_000
+"""Characters of all texts of an answer together that are looked through for excerpts."""
 
 MOST_FORMS = 2_000
 """Different words of the texts of one answer that PostgreSQL is asked about."""
 
 BEFORE = 60
-"""Characters that an excerpt shows before the first word at least, where there are as many."""
+"""Characters that an excerpt shows before the first word at most."""
 
 _JOINED = re.compile(r"\w+(?:[-._/@:+]+\w+)*")
 _PART = re.compile(r"[^\W_]+")
+_JOINTS = re.compile(r"[-._/@:+]")
+_TWO_VOWELS = re.compile(r"([aou])e")
 
 Span = tuple[int, int]
 """Offsets of the first character and of the one after the last."""
@@ -48,16 +50,20 @@ class Place(msgspec.Struct, frozen=True):
 async def with_excerpts(connection: Connection, asked: Asked, found: Sequence[Hit]) -> list[Hit]:
     """The same hits, with the part of the text where their words stand."""
     lexemes = [term.lexeme for term in asked.terms]
-    starts = {lexeme[:2] for lexeme in lexemes}
+    starts = re.compile("|".join(sorted({re.escape(lexeme[:2]) for lexeme in lexemes})))
+    each = LOOKED_AT // max(len(found), 1)
     texts = [_shown(hit) for hit in found]
-    forms = dict.fromkeys(
-        form for text in texts for form in _forms(text[:LOOKED_AT]) if _may_have(form, starts)
-    )
-    values = {"forms": list(forms)[:MOST_FORMS], "lexemes": lexemes}
+    joined = {form for text in texts for form in _JOINED.findall(text[:each])}
+    candidates = [form for form in joined if _may_have(form, starts)]
+    forms = sorted({one for form in candidates for one in (form, *_PART.findall(form))})
+    values = {"forms": forms[:MOST_FORMS], "lexemes": lexemes}
     said = await rows.every(connection, _Form, words.FORMS, values) if forms else []
     known = {one.form: frozenset(one.lexemes) for one in said}
     weights = {term.lexeme: term.weight for term in asked.terms}
-    return [_excerpted(hit, text, known, weights) for hit, text in zip(found, texts, strict=True)]
+    return [
+        _excerpted(hit, text, list(_places(text[:each], known, weights)), weights)
+        for hit, text in zip(found, texts, strict=True)
+    ]
 
 
 def _shown(hit: Hit) -> str:
@@ -65,10 +71,7 @@ def _shown(hit: Hit) -> str:
     return own if isinstance(own, str) else hit.text
 
 
-def _excerpted(
-    hit: Hit, text: str, known: Mapping[str, frozenset[str]], weights: Mapping[str, float]
-) -> Hit:
-    places = list(_places(text[:LOOKED_AT], known, weights))
+def _excerpted(hit: Hit, text: str, places: Sequence[Place], weights: Mapping[str, float]) -> Hit:
     if isinstance(hit.meta.get("snippet"), str):
         start, end = 0, _end(text, 0)
     else:
@@ -86,20 +89,26 @@ def best_part(text: str, places: Sequence[Place], weights: Mapping[str, float]) 
     if len(text) <= LENGTH:
         return 0, len(text)
     begin = len(text) - len(text.lstrip())
-    best, heaviest = (begin, _end(text, begin)), -1.0
-    for first in [None, *places]:
-        start = begin if first is None else _start(text, first.start, begin)
-        end = _end(text, start)
-        held = {
-            lexeme
-            for place in places
-            if place.start >= start and place.end <= end
-            for lexeme in place.lexemes
-        }
-        weight = sum(weights[lexeme] for lexeme in held)
+    best, heaviest = begin, _weight(places, 0, begin + LENGTH, weights)
+    for first, place in enumerate(places):
+        # What stands before the place is room for the words around it, not for more of them.
+        if place.start - BEFORE <= begin:
+            continue
+        weight = _weight(places, first, place.start + LENGTH - BEFORE, weights)
         if weight > heaviest * (1 + 1e-9):
-            best, heaviest = (start, end), weight
-    return best
+            best, heaviest = place.start, weight
+    start = _start(text, best, begin)
+    return start, _end(text, start)
+
+
+def _weight(places: Sequence[Place], first: int, until: int, weights: Mapping[str, float]) -> float:
+    """What the words weigh together, each once, that stand from the first place on until there."""
+    held: set[str] = set()
+    for place in places[first:]:
+        if place.end > until:
+            break
+        held |= place.lexemes
+    return sum(weights[lexeme] for lexeme in held)
 
 
 def _start(text: str, place: int, begin: int) -> int:
@@ -120,14 +129,6 @@ def _end(text: str, start: int) -> int:
     return start + len((shown[:cut] if cut > LENGTH / 2 else shown[:LENGTH]).rstrip())
 
 
-def _forms(text: str) -> Iterator[str]:
-    for joined in _JOINED.finditer(text):
-        parts = _PART.findall(joined[0])
-        if parts != [joined[0]]:
-            yield joined[0]
-        yield from parts
-
-
 def _places(
     text: str, known: Mapping[str, frozenset[str]], weights: Mapping[str, float]
 ) -> Iterator[Place]:
@@ -137,6 +138,8 @@ def _places(
     """
     pairs = [lexeme for lexeme in weights if len(lexeme) <= 2 and _is_paired(lexeme)]
     for joined in _JOINED.finditer(text):
+        if joined[0].isascii() and joined[0] not in known:
+            continue  # where no part is known either, for a whole has the stems of its parts
         found = False
         for part in _PART.finditer(joined[0]):
             start = joined.start() + part.start()
@@ -181,13 +184,16 @@ def _is_paired(letter: str) -> bool:
     return bool(letter) and letter[0] >= "\u0e00" and letter[0].isalpha()
 
 
-def _may_have(form: str, starts: set[str]) -> bool:
+def _may_have(form: str, starts: re.Pattern[str]) -> bool:
     """Whether a word may have a stem that starts so: stems keep the start of their word, folded."""
-    plain = "".join(
-        letter
-        for letter in unicodedata.normalize("NFKD", form.replace("ß", "ss"))
-        if not unicodedata.combining(letter)
-    ).lower()
-    bare = re.sub(r"[-._/@:+]", "", plain)
-    folded = re.sub(r"([aou])e", r"\1", bare)
-    return any(start in bare or start in folded for start in starts)
+    plain = form.lower()
+    if not plain.isascii():
+        plain = "".join(
+            letter
+            for letter in unicodedata.normalize("NFKD", plain.replace("ß", "ss"))
+            if not unicodedata.combining(letter)
+        )
+    if starts.search(plain):
+        return True
+    bare = _JOINTS.sub("", plain)
+    return bool(starts.search(bare) or starts.search(_TWO_VOWELS.sub(r"\1", bare)))

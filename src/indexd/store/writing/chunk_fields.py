@@ -59,8 +59,9 @@ ENOUGH = 50
 def average_length(texts: Sequence[str]) -> float | None:
     """About the average length of some texts in words; None of too few.
 
-    It only has to be near: the index keeper corrects what is off by a quarter.
+    It only has to be near: the index keeper corrects what is off by a tenth.
     """
     if len(texts) < ENOUGH:
         return None
-    return max(sum(len(text.split()) for text in texts) / len(texts), 1.0)
+    words = sum(not word.isdigit() for text in texts for word in text.split())
+    return max(words / len(texts), 1.0)
