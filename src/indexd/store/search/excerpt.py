@@ -16,7 +16,7 @@ from indexd.store.search.terms import Asked
 LENGTH = 240
 """Characters of an excerpt at most."""
 
-LOOKED_AT = 200_000
+LOOKED_AT = 100_000
 """Characters of all texts of an answer together that are looked through for excerpts."""
 
 MOST_FORMS = 2_000
@@ -49,6 +49,8 @@ class Place(msgspec.Struct, frozen=True):
 
 async def with_excerpts(connection: Connection, asked: Asked, found: Sequence[Hit]) -> list[Hit]:
     """The same hits, with the part of the text where their words stand."""
+    if not asked.terms:
+        return list(found)
     lexemes = [term.lexeme for term in asked.terms]
     starts = re.compile("|".join(sorted({re.escape(lexeme[:2]) for lexeme in lexemes})))
     each = LOOKED_AT // max(len(found), 1)

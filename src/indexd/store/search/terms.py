@@ -9,10 +9,10 @@ import msgspec
 from indexd.db.pool import Connection
 from indexd.store import rows
 
-MOST_TERMS = 64
-"""Terms of a query that count: the weightiest."""
+MOST_WORDS = 64
+"""Words of a query that count: the weightiest."""
 
-NAMED_WORDS = 64
+NAMED_WORDS = 200
 """Words of a query up to which a rationale names them as they stand there, else their stems."""
 
 READ = 20_000
@@ -184,7 +184,12 @@ def weighed(found: Sequence[Counted], *, named: bool) -> Asked:
             terms[one.term] = Term(word, lexeme, one.term, one.chunks, weight)
         elif weight > known.weight:
             terms[one.term] = msgspec.structs.replace(known, weight=weight)
-    weightiest = sorted(terms.values(), key=lambda term: (-term.weight, term.number))[:MOST_TERMS]
+    counting_words: set[str] = set()
+    weightiest: list[Term] = []
+    for term in sorted(terms.values(), key=lambda term: (-term.weight, term.number)):
+        if term.word in counting_words or len(counting_words) < MOST_WORDS:
+            counting_words.add(term.word)
+            weightiest.append(term)
     total = max((one.total for one in found), default=0)
     return Asked(tuple(weightiest), total, any(one.unweighed for one in found))
 
