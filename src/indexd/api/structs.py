@@ -452,7 +452,7 @@ class SearchIn(msgspec.Struct, forbid_unknown_fields=True):
         float | None,
         doc(
             "Leaves out what is less similar: the cosine in `vector`, in `hybrid` that of what the "
-            "vector finds, the rank by words in `lexical`",
+            "vector finds, the share of BM25 in `lexical`",
             0.5,
         ),
     ] = None
@@ -486,7 +486,7 @@ class Weights(msgspec.Struct):
     """The two factors of a score."""
 
     similarity: Annotated[
-        float, doc("Cosine in mode vector, rank by words in lexical, rank by both in hybrid")
+        float, doc("Cosine in mode vector, share of BM25 in lexical, fused rank in hybrid")
     ]
     decay: Annotated[float, doc("0.5 ^ (age / half-life), from 0 to 1; 1 where nothing decays")]
 
