@@ -23,7 +23,7 @@ def results_from(query: Query, found: Found, *, include_weights: bool) -> list[R
             namespace=as_asked(query.namespace),
             score=hit.score,
             snippet=snippet(hit),
-            highlights=list(hit.highlights),
+            highlights=[list(place) for place in hit.highlights],
             rationale=rationale(hit, query.filters, found.cosines.get((hit.doc_id, hit.chunk_id))),
             text=hit.text,
             meta=hit.meta,

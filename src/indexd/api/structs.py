@@ -506,7 +506,7 @@ class ResultOut(msgspec.Struct):
         ),
     ]
     highlights: Annotated[
-        list[tuple[int, int]],
+        list[list[int]],
         doc(
             "Places of the words of the query in the snippet: offsets of the first character and "
             "of the one after the last; empty where words found nothing"

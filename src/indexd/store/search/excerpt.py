@@ -39,7 +39,7 @@ class _Form(msgspec.Struct, frozen=True):
     lexemes: list[str]
 
 
-class Place(msgspec.Struct, frozen=True):
+class Spot(msgspec.Struct, frozen=True):
     """Where a word stands in a text, and the lexemes of the query that it has."""
 
     start: int
@@ -73,7 +73,7 @@ def _shown(hit: Hit) -> str:
     return own if isinstance(own, str) else hit.text
 
 
-def _excerpted(hit: Hit, text: str, places: Sequence[Place], weights: Mapping[str, float]) -> Hit:
+def _excerpted(hit: Hit, text: str, places: Sequence[Spot], weights: Mapping[str, float]) -> Hit:
     if isinstance(hit.meta.get("snippet"), str):
         start, end = 0, _end(text, 0)
     else:
@@ -86,7 +86,7 @@ def _excerpted(hit: Hit, text: str, places: Sequence[Place], weights: Mapping[st
     return replace(hit, excerpt=text[start:end], highlights=inside)
 
 
-def best_part(text: str, places: Sequence[Place], weights: Mapping[str, float]) -> Span:
+def best_part(text: str, places: Sequence[Spot], weights: Mapping[str, float]) -> Span:
     """Offsets of the part that holds the weightiest words, the first of several."""
     if len(text) <= LENGTH:
         return 0, len(text)
@@ -103,7 +103,7 @@ def best_part(text: str, places: Sequence[Place], weights: Mapping[str, float]) 
     return start, _end(text, start)
 
 
-def _weight(places: Sequence[Place], first: int, until: int, weights: Mapping[str, float]) -> float:
+def _weight(places: Sequence[Spot], first: int, until: int, weights: Mapping[str, float]) -> float:
     """What the words weigh together, each once, that stand from the first place on until there."""
     held: set[str] = set()
     for place in places[first:]:
@@ -133,7 +133,7 @@ def _end(text: str, start: int) -> int:
 
 def _places(
     text: str, known: Mapping[str, frozenset[str]], weights: Mapping[str, float]
-) -> Iterator[Place]:
+) -> Iterator[Spot]:
     """Where words of the query stand: a part of a joined word where that has one, else the whole.
 
     Of scripts without spaces the pairs of letters themselves.
@@ -148,15 +148,15 @@ def _places(
             if any(_is_paired(letter) for letter in part[0]):
                 for place in _pairs(part[0], pairs):
                     found = True
-                    yield Place(start + place.start, start + place.end, place.lexemes)
+                    yield Spot(start + place.start, start + place.end, place.lexemes)
             elif part[0] in known:
                 found = True
-                yield Place(start, start + len(part[0]), known[part[0]])
+                yield Spot(start, start + len(part[0]), known[part[0]])
         if not found and joined[0] in known and not any(map(_is_paired, joined[0])):
-            yield Place(joined.start(), joined.end(), known[joined[0]])
+            yield Spot(joined.start(), joined.end(), known[joined[0]])
 
 
-def _pairs(text: str, pairs: Sequence[str]) -> Iterator[Place]:
+def _pairs(text: str, pairs: Sequence[str]) -> Iterator[Spot]:
     """Runs of pairs that touch or overlap, each as one place."""
     spots = sorted(
         (match.start(), match.start() + len(pair), pair)
@@ -173,8 +173,8 @@ def _pairs(text: str, pairs: Sequence[str]) -> Iterator[Place]:
         yield _run(run)
 
 
-def _run(spots: Sequence[tuple[int, int, str]]) -> Place:
-    return Place(
+def _run(spots: Sequence[tuple[int, int, str]]) -> Spot:
+    return Spot(
         min(start for start, _, _ in spots),
         max(end for _, end, _ in spots),
         frozenset(pair for _, _, pair in spots),

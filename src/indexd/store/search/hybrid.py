@@ -8,7 +8,7 @@ from indexd.db.pool import Connection
 from indexd.store.namespaces import Facts
 from indexd.store.search import lexical, plan, terms
 from indexd.store.search.hits import Hit
-from indexd.store.search.lexical import Key
+from indexd.store.search.lexical import RankedChunk
 from indexd.store.search.query import Query
 
 SMOOTHING = 60
@@ -57,7 +57,7 @@ def fuse(*arms: Sequence[Id]) -> dict[Id, float]:
     return {one: rank / best for one, rank in ranks.items()}
 
 
-def ranked(ranks: dict[Id, float], *, per_document: bool) -> list[Key]:
+def ranked(ranks: dict[Id, float], *, per_document: bool) -> list[RankedChunk]:
     """Best first, ties by doc_id, then chunk_id; `per_document` keeps the best of each document."""
     ordered = sorted(ranks, key=lambda one: (-ranks[one], one))
     if per_document:
@@ -66,6 +66,6 @@ def ranked(ranks: dict[Id, float], *, per_document: bool) -> list[Key]:
             first.setdefault(one[0], one)
         ordered = list(first.values())
     return [
-        Key(doc_id, 0, chunk_id, ranks[doc_id, chunk_id], ranks[doc_id, chunk_id])
+        RankedChunk(doc_id, 0, chunk_id, ranks[doc_id, chunk_id], ranks[doc_id, chunk_id])
         for doc_id, chunk_id in ordered
     ]

@@ -29,7 +29,7 @@ LAST_SHARE = 0.25
 """Share of the namespace's chunks from which on a round takes all words."""
 
 
-class Key(msgspec.Struct, frozen=True):
+class RankedChunk(msgspec.Struct, frozen=True):
     """A chunk that was found by words."""
 
     doc_id: str
@@ -53,7 +53,7 @@ async def by_words(connection: Connection, query: Query) -> Found:
 
 async def keys(
     connection: Connection, query: Query, asked: Asked, half_life: float | None
-) -> list[Key]:
+) -> list[RankedChunk]:
     """The k best, best first."""
     if not asked.terms:
         return []
@@ -76,7 +76,7 @@ async def keys(
     while True:
         taken = first_terms(asked, wanted)
         values["terms"] = asked.numbers[:taken]
-        found = await rows.every(connection, Key, statement, values)
+        found = await rows.every(connection, RankedChunk, statement, values)
         if proved(asked, taken, query, found):
             return found
         wanted *= GROWTH
@@ -96,7 +96,7 @@ def first_terms(asked: Asked, wanted: int) -> int:
     return len(asked.terms)
 
 
-def proved(asked: Asked, taken: int, query: Query, found: list[Key]) -> bool:
+def proved(asked: Asked, taken: int, query: Query, found: list[RankedChunk]) -> bool:
     """Whether no chunk without the first terms can be among the k best."""
     if taken == len(asked.terms):
         return True
@@ -110,7 +110,7 @@ async def fetch(
     connection: Connection,
     query: Query,
     asked: Asked,
-    best: list[Key],
+    best: list[RankedChunk],
     half_life: float | None,
 ) -> list[Hit]:
     """The hits of some keys, in their order, with the words that counted and their places."""

@@ -25,7 +25,7 @@ BATCH = 1_000
 """Chunks that are weighed anew in one transaction."""
 
 
-class Due(msgspec.Struct, frozen=True):
+class DueCount(msgspec.Struct, frozen=True):
     """A namespace whose terms are to be counted or weighed anew."""
 
     namespace: str
@@ -61,12 +61,12 @@ DUE = """
 """
 
 
-async def due(connection: Connection) -> list[Due]:
+async def due(connection: Connection) -> list[DueCount]:
     """The namespaces that have changed enough, or were left in the middle."""
-    return await rows.every(connection, Due, DUE, {"stale": STALE, "enough": ENOUGH})
+    return await rows.every(connection, DueCount, DUE, {"stale": STALE, "enough": ENOUGH})
 
 
-async def keep(connection: Connection, namespace: Due, *, at: datetime) -> None:
+async def keep(connection: Connection, namespace: DueCount, *, at: datetime) -> None:
     """Count and weigh the terms of a namespace anew, where that is due."""
     name = namespace.namespace
     if namespace.unweighed:
@@ -80,6 +80,10 @@ async def keep(connection: Connection, namespace: Due, *, at: datetime) -> None:
     if namespace.count:
         await count(connection, name, at=at)
 
+
+PATIENCE = "/* indexd:search.terms_patience */ SET LOCAL lock_timeout = '2s'"
+
+SNAPSHOT = "/* indexd:search.terms_snapshot */ SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 
 AVERAGE = """
     /* indexd:search.terms_average */
@@ -124,7 +128,7 @@ async def _correct_average(connection: Connection, namespace: str) -> bool:
     if average is None:
         return False
     async with connection.transaction():
-        await connection.execute("SET LOCAL lock_timeout = '2s'")
+        await connection.execute(PATIENCE)
         known = await rows.value(connection, LOCK, {"namespace": namespace})
         if known is not None and abs(known - average) <= OFF * known:
             return False
@@ -239,7 +243,7 @@ async def count(connection: Connection, namespace: str, *, at: datetime) -> None
     """
     values = {"namespace": namespace, "at": at, "few": FEW_CHUNKS}
     async with connection.transaction():
-        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await connection.execute(SNAPSHOT)
         found = await rows.first(connection, _Chunks, CHUNKS, values)
         if found is None:
             return

@@ -28,7 +28,7 @@ DIMENSIONS = 2**29
 """Of a sparsevec of impacts: the numbers of terms are hashes of 29 bits."""
 
 
-class Counted(msgspec.Struct, frozen=True):
+class CountedStem(msgspec.Struct, frozen=True):
     """A stem of a word, in how many of `total` chunks it is; `lexeme` None of a query without.
 
     `unweighed` says that chunks are there whose words are not weighed yet.
@@ -168,11 +168,11 @@ async def asked(connection: Connection, namespace: str, text: str) -> Asked:
     if stored is None:
         return Asked((), 0, unweighed=False)
     statement = counting(stored=stored, at_once=words is not said)
-    found = await rows.every(connection, Counted, statement, values)
+    found = await rows.every(connection, CountedStem, statement, values)
     return weighed(found, named=words is said)
 
 
-def weighed(found: Sequence[Counted], *, named: bool) -> Asked:
+def weighed(found: Sequence[CountedStem], *, named: bool) -> Asked:
     """What each stem weighs; of two with the same number the first is named."""
     terms: dict[int, Term] = {}
     for one in found:
