@@ -81,6 +81,7 @@ WRITE_FIELDS = f"""
     SELECT {chunk_fields.OF_CHUNK}
       FROM indexd.chunks AS chunk
       JOIN indexd.documents AS document USING (namespace, doc_id)
+     {chunk_fields.WEIGHED}
      WHERE chunk.namespace = %(namespace)s
 """
 
@@ -115,7 +116,7 @@ def copy_rows(url: str, count: int, rows: Callable[[], Iterable[tuple[Any, ...]]
             copy.set_types(list(CHUNK_COLUMNS.values()))
             for row in rows():
                 copy.write_row((*row, 0))
-        cursor.execute(WRITE_FIELDS, {"namespace": namespace})
+        cursor.execute(WRITE_FIELDS, {"namespace": namespace, "average": None})
 
 
 def serving(

@@ -20,7 +20,7 @@ from indexd.store.forgetting import forget, plans, purge_rank, retention
 from indexd.store.forgetting.forget import Condition
 from indexd.store.indexes import Namespace, Rules
 from indexd.store.library import Page, Wanted
-from indexd.store.search import statements
+from indexd.store.search import statements, terms, words
 from indexd.store.where.tree import parse
 from indexd.store.writing import chunk_rows, update
 
@@ -113,9 +113,12 @@ def searches() -> dict[str, str]:
         "search.chosen": statements.chosen(),
         "search.estimate": statements.estimate(ALL),
         "search.sample": statements.sample(BY_WHERE),
-        "search.words": statements.words(none, "all_words"),
-        "search.words_pool": statements.words_pool(none, "any_word"),
-        "search.fused": statements.fused(),
+        "search.words": words.keys(none),
+        "search.words-filtered": words.keys(ALL, similar=True, unweighed=True),
+        "search.words-per-document": words.keys(none, per_document=True),
+        "search.terms": terms.counting(stored=False, at_once=False),
+        "search.terms-at-once": terms.counting(stored=False, at_once=True),
+        "search.terms-stored": terms.counting(stored=True, at_once=False),
         "search.centre": statements.centre(),
     }
 

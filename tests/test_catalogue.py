@@ -149,8 +149,8 @@ BROKEN = {
         ["changed: column namespaces.index_mode: default is 'never'::text, expected 'auto'::text"],
     ),
     "an index is dropped": (
-        "DROP INDEX indexd.ix_chunks_words",
-        ["missing: index ix_chunks_words"],
+        "DROP INDEX indexd.ix_chunk_fields_terms",
+        ["missing: index ix_chunk_fields_terms"],
     ),
     "an index is another of the same name": (
         """

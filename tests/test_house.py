@@ -19,7 +19,6 @@ LONG = {
     "api/structs.py": "the bodies of all routes, one after the other",
     "db/schema.py": "the tables, one after the other",
     "settings.py": "all settings, one after the other",
-    "store/search/statements.py": "the statements of a search, one after the other",
 }
 
 MUTABLE = (ast.Dict, ast.List, ast.Set, ast.DictComp, ast.ListComp, ast.SetComp)

@@ -15,7 +15,7 @@ from indexd.store import search as store
 from indexd.store.documents import Chunk, Document
 from indexd.store.filters import Filters
 from indexd.store.indexes import Rules
-from indexd.store.search import Found, NamespaceMemory, Query, age_histogram, plan
+from indexd.store.search import Found, NamespaceMemory, Query, age_histogram, plan, terms
 from indexd.store.search.costs import Tuning
 from indexd.store.search.plan import POOL
 from indexd.store.writing import upsert
@@ -57,14 +57,13 @@ class Corpus:
     async def expected(
         self, connection: Connection, query: Query, half_life: float | None, tag: str | None
     ) -> list[tuple[str, float]]:
-        """Brute force over all chunks; only the text rank itself is PostgreSQL's."""
+        """Brute force over all chunks; only the impacts of words are PostgreSQL's."""
         decay = 0.5 ** (self.ages / half_life) if half_life else np.ones(CHUNKS)
+        asked = await terms.asked(connection, "notes", query.text)
         cursor = await connection.execute(
-            "SELECT doc_id, ts_rank(words, indexd.all_words(%(query)s), 33) FROM indexd.chunks"
-            " WHERE words @@ indexd.all_words(%(query)s)",
-            {"query": query.text},
+            "SELECT doc_id, -(lex <#> %s::sparsevec) FROM indexd.chunk_fields", [asked.vector]
         )
-        said = {int(doc_id[1:]): rank for doc_id, rank in await cursor.fetchall()}
+        said = {int(doc_id[1:]): rank for doc_id, rank in await cursor.fetchall() if rank > 0}
         near = self.vectors @ query.vector if query.vector is not None else np.zeros(CHUNKS)
         kept = [n for n in range(CHUNKS) if tag is None or f"t{n % 2}" == tag]
         arms = [
@@ -76,8 +75,8 @@ class Corpus:
         for arm in arms:
             for place, n in enumerate(arm, start=1):
                 fused[n] += 61 / (60 + place) / 2
-        best = sorted(fused, key=lambda n: (-fused[n] * decay[n], n))[: query.k]
-        return [(f"d{n:04}", fused[n] * decay[n]) for n in best]
+        best = sorted(fused, key=lambda n: (-fused[n], n))[: query.k]
+        return [(f"d{n:04}", fused[n]) for n in best]
 
 
 @pytest.fixture
@@ -154,9 +153,12 @@ async def test_the_rationale_says_which_arm_found_a_hit(client: Client, sql: Sql
         await client.post("/index/upsert", json=document(doc_id, vector, texts=[text]))
     results = await hybrid_search(client, "backup policy", embedding=[1, 0], include_weights=True)
     found = {result["doc_id"]: result for result in results}
-    assert found["both"]["rationale"] == ["Vector cosine: 1.00", "Text match: backup, policy"]
+    assert found["both"]["rationale"] == [
+        "Vector cosine: 1.00",
+        "Text match: backup (50%), policy (50%)",
+    ]
     assert found["near"]["rationale"] == ["Vector cosine: 0.99"]
-    assert "Text match: backup, policy" in found["said"]["rationale"]
+    assert "Text match: backup (50%), policy (50%)" in found["said"]["rationale"]
     # First in both arms is as good as can be.
     assert results[0]["doc_id"] == "both"
     assert results[0]["score"] == results[0]["weights"]["similarity"] == pytest.approx(1)
@@ -172,18 +174,21 @@ async def test_what_only_the_words_find_is_not_given_a_cosine(
     results = await hybrid_search(client, "word", embedding=[1, 0])
     assert {result["doc_id"]: result["rationale"] for result in results} == {
         "near": ["Vector cosine: 1.00"],
-        "said": ["Text match: word"],
+        "said": ["Text match: word (100%)"],
     }
 
 
-async def test_the_score_fades(client: Client) -> None:
+async def test_decay_counts_once(client: Client) -> None:
+    """Both rankings are under decay; what comes first in both has the best score."""
     old = {"ingested_at": "2020-01-01T00:00:00Z", "half_life_seconds": 365 * DAY}
     await client.post("/index/upsert", json=document("old", [1, 0], texts=["a backup"], **old))
-    [result] = await hybrid_search(client, "backup", embedding=[1, 0], include_weights=True)
-    assert result["weights"]["similarity"] == pytest.approx(1)
-    assert result["score"] == pytest.approx(result["weights"]["decay"])
-    assert 0 < result["score"] < 0.1
-    assert result["rationale"][-1].startswith("Decay: ")
+    await client.post("/index/upsert", json=document("new", [0.6, 0.8], texts=["some backup"]))
+    results = await hybrid_search(client, "backup", embedding=[1, 0], include_weights=True)
+    assert [result["doc_id"] for result in results] == ["new", "old"]
+    assert results[0]["score"] == results[0]["weights"]["similarity"] == pytest.approx(1)
+    assert results[1]["score"] == pytest.approx(61 / 62)
+    assert 0 < results[1]["weights"]["decay"] < 0.1
+    assert results[1]["rationale"][-1].startswith("Decay: ")
 
 
 async def test_without_a_word_that_is_there_the_vector_alone_ranks(client: Client) -> None:

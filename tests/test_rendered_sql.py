@@ -12,6 +12,7 @@ OF_ALL_NAMESPACES = {
     "orphans.namespaces",
     "policies.delete",
     "policies.in_force",
+    "search.terms_due",
     "stats.by_namespace",
     "stats.document_counts",
     "watch.due",

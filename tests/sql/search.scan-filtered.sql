@@ -65,7 +65,7 @@
                document.version AS version,
                chunk.tags AS tags,
                best.ingested_at AS ingested_at,
-               NULL::text[] AS words,
+               NULL::float8[] AS words,
                document.source_ref_origin AS origin,
                document.source_ref_id AS origin_id,
                document.source_ref_offset AS origin_offset,

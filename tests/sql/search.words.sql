@@ -1,59 +1,37 @@
 /* indexd:search.words */
-        WITH candidates AS (
-            SELECT doc_id, ordinal, chunk_id, ingested_at, half_life_seconds,
-                   ts_rank(words, indexd.all_words(%(text)s), 1 | 32)::float8 AS similarity
-              FROM indexd.chunks
-             WHERE namespace = %(namespace)s
-               AND words @@ indexd.all_words(%(text)s)
+        WITH matching AS MATERIALIZED (
+            SELECT fields.doc_id, fields.ordinal, fields.ingested_at, fields.half_life_seconds,
+                   -(fields.lex <#> %(asked)s::sparsevec) AS similarity
+              FROM indexd.chunk_fields AS fields
+             WHERE fields.namespace = %(namespace)s
+               AND fields.terms && %(terms)s::int[]
                AND true
-            OFFSET 0
-        ),
-        fading AS (
-            SELECT doc_id, ordinal, chunk_id, ingested_at, similarity,
-                   coalesce(half_life_seconds, %(half_life)s::float8) AS half_life
-              FROM candidates
         ),
         scored AS (
-            SELECT *,
-                   indexd.score(similarity, ingested_at, half_life, %(at)s) AS score
-              FROM fading
+            SELECT doc_id, ordinal, similarity,
+                   indexd.score(
+                       similarity, ingested_at, coalesce(half_life_seconds, %(half_life)s::float8),
+                       %(at)s
+                   ) AS score
+              FROM matching
+             WHERE similarity > 0
         ),
         best AS (
             SELECT *
               FROM scored
+             ORDER BY score DESC, doc_id
+             FETCH FIRST (%(k)s) ROWS WITH TIES
+        ),
+        named AS (
+            SELECT best.doc_id, best.ordinal, chunk.chunk_id, best.similarity, best.score
+              FROM best
+              JOIN indexd.chunks AS chunk
+                ON chunk.namespace = %(namespace)s
+               AND chunk.doc_id = best.doc_id
+               AND chunk.ordinal = best.ordinal
              ORDER BY score DESC, doc_id, chunk_id
-             LIMIT %(page)s OFFSET %(offset)s
         )
-        SELECT best.doc_id AS doc_id,
-               best.chunk_id AS chunk_id,
-               best.score AS score,
-               best.similarity AS similarity,
-               indexd.decay(best.ingested_at, best.half_life, %(at)s) AS decay,
-               greatest(date_part('epoch', %(at)s - best.ingested_at), 0) AS age_seconds,
-               best.half_life AS half_life_seconds,
-               chunk.text AS text,
-               chunk.meta AS meta,
-               document.meta AS document_meta,
-               document.version AS version,
-               chunk.tags AS tags,
-               best.ingested_at AS ingested_at,
-               ARRAY(
-                   SELECT word
-                     FROM unnest(%(shown)s::text[]) WITH ORDINALITY AS shown (word, place)
-                    WHERE chunk.words @@ indexd.all_words(word)
-                    ORDER BY place
-               ) AS words,
-               document.source_ref_origin AS origin,
-               document.source_ref_id AS origin_id,
-               document.source_ref_offset AS origin_offset,
-               document.source_ref_trust_level AS trust_level,
-               document.source_ref_injected_by AS injected_by
-          FROM best
-          JOIN indexd.chunks AS chunk
-            ON chunk.namespace = %(namespace)s
-           AND chunk.doc_id = best.doc_id
-           AND chunk.ordinal = best.ordinal
-          JOIN indexd.documents AS document
-            ON document.namespace = %(namespace)s
-           AND document.doc_id = best.doc_id
-         ORDER BY best.score DESC, best.doc_id, best.chunk_id
+        SELECT *
+          FROM named
+         ORDER BY score DESC, doc_id, chunk_id
+         LIMIT %(k)s

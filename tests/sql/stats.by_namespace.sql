@@ -11,7 +11,8 @@ SELECT namespaces.namespace,
        namespaces.dimension,
        oldest.ingested_at AS oldest,
        newest.ingested_at AS newest,
-       coalesce(sample.bytes * namespaces.chunks, 0)::bigint AS bytes
+       coalesce(sample.bytes * namespaces.chunks, 0)::bigint AS bytes,
+       namespaces.words_counted_at
   FROM indexd.namespaces
  CROSS JOIN LATERAL (
         SELECT ingested_at

@@ -80,19 +80,26 @@ chunks AS (
        -- This waits until the orphans, whose keys may be the same, are deleted.
        AND (SELECT chunks + fields FROM orphans) >= 0
     RETURNING namespace, doc_id, ordinal, ingested_at, half_life_seconds, source_ref_origin,
-              source_path, tags, meta
+              source_path, tags, meta, text
 ),
 fields AS (
     INSERT INTO indexd.chunk_fields (
         namespace, doc_id, ordinal, ingested_at, half_life_seconds, source_ref_origin,
-        source_path, tags, meta
+        source_path, tags, meta, terms, lex, length
     )
     SELECT chunk.namespace, chunk.doc_id, chunk.ordinal, chunk.ingested_at,
            chunk.half_life_seconds, chunk.source_ref_origin, chunk.source_path,
            indexd.merged_tags(chunk.tags, indexd.tags_of(document.meta)),
-           document.meta || chunk.meta
+           document.meta || chunk.meta, weighed.terms, weighed.lex, weighed.length
       FROM chunks AS chunk
      CROSS JOIN (SELECT %(meta)s::jsonb AS meta) AS document
+     CROSS JOIN LATERAL indexd.weighed(
+        chunk.namespace, chunk.text,
+        coalesce(
+            (SELECT words_average FROM indexd.namespaces WHERE namespace = %(namespace)s),
+            %(average)s::float8
+        )
+     ) AS weighed
 )
 UPDATE indexd.namespaces
    -- A document whose row was deleted by hand is counted still.

@@ -7,10 +7,10 @@ from indexd.errors import AnswerTooLarge
 from indexd.names import as_asked
 from indexd.store.filters import Filters
 from indexd.store.library import StoredDocument
-from indexd.store.search import Found, Query
+from indexd.store.search import Found, Query, excerpt
 from indexd.store.search.hits import Hit
 
-SNIPPET = 240
+SNIPPET = excerpt.LENGTH
 """Characters."""
 
 
@@ -23,6 +23,7 @@ def results_from(query: Query, found: Found, *, include_weights: bool) -> list[R
             namespace=as_asked(query.namespace),
             score=hit.score,
             snippet=snippet(hit),
+            highlights=[list(place) for place in hit.highlights],
             rationale=rationale(hit, query.filters, found.cosines.get((hit.doc_id, hit.chunk_id))),
             text=hit.text,
             meta=hit.meta,
@@ -48,7 +49,12 @@ def not_too_large(found: list[StoredDocument] | None) -> list[StoredDocument]:
 
 
 def snippet(hit: Hit) -> str:
-    """`meta.snippet`, else the start of the text, at most 240 characters, cut at a word."""
+    """`meta.snippet`, else what was found of the text, else its start.
+
+    At most 240 characters, cut at a word.
+    """
+    if hit.excerpt is not None:
+        return hit.excerpt
     own = hit.meta.get("snippet")
     text = own if isinstance(own, str) else hit.text
     if len(text) <= SNIPPET:
@@ -72,7 +78,8 @@ def rationale(hit: Hit, filters: Filters, cosine: float | None = None) -> list[s
     if hit.words is None or cosine is not None:
         lines.append(f"Vector cosine: {hit.similarity if cosine is None else cosine:.2f}")
     if hit.words is not None:
-        lines.append(f"Text match: {', '.join(hit.words)}")
+        said = ", ".join(f"{one.word} ({one.share:.0%})" for one in hit.matched)
+        lines.append(f"Text match: {said}")
     if hit.half_life_seconds is not None:
         lines.append(
             f"Decay: {hit.decay:.2f} (age {_days(hit.age_seconds)}, "

@@ -588,7 +588,7 @@ class SearchIn(msgspec.Struct, forbid_unknown_fields=True):
         float | None,
         doc(
             "Leaves out what is less similar: the cosine in `vector`, in `hybrid` that of what the "
-            "vector finds, the rank by words in `lexical`",
+            "vector finds, the share of BM25 in `lexical`",
             0.5,
         ),
     ] = None
@@ -622,7 +622,7 @@ class Weights(msgspec.Struct):
     """The two factors of a score."""
 
     similarity: Annotated[
-        float, doc("Cosine in mode vector, rank by words in lexical, rank by both in hybrid")
+        float, doc("Cosine in mode vector, share of BM25 in lexical, fused rank in hybrid")
     ]
     decay: Annotated[float, doc("0.5 ^ (age / half-life), from 0 to 1; 1 where nothing decays")]
 
@@ -635,7 +635,18 @@ class ResultOut(msgspec.Struct):
     namespace: OutNamespace
     score: Annotated[float, doc("What the results are ordered by, highest first")]
     snippet: Annotated[
-        str, doc("`meta.snippet`, else the start of the text, at most 240 characters")
+        str,
+        doc(
+            "`meta.snippet`, else the part of the text where the words of the query stand, else "
+            "its start, at most 240 characters"
+        ),
+    ]
+    highlights: Annotated[
+        list[list[int]],
+        doc(
+            "Places of the words of the query in the snippet: offsets of the first character and "
+            "of the one after the last; empty where words found nothing"
+        ),
     ]
     rationale: Annotated[list[str], doc("Why the chunk was found, in words for people")]
     text: Annotated[str, doc("Text of the chunk; empty where it has none")]
@@ -731,6 +742,13 @@ class NamespaceOut(msgspec.Struct):
         float | None, doc("Share of the index that is built, 0 to 1; null if none is being built")
     ]
     index_note: Annotated[str | None, doc("Why there is no index where one might be expected")]
+    words_counted_at: Annotated[
+        Timestamp | None,
+        doc(
+            "When the words were counted last that searches weigh by; null of a small namespace, "
+            "where each search counts them"
+        ),
+    ]
     oldest: Annotated[Timestamp | None, doc("Earliest `ingested_at`, UTC; null if empty")]
     newest: Annotated[Timestamp | None, doc("Latest `ingested_at`, UTC; null if empty")]
     bytes: Annotated[int, doc("Bytes of the chunks, estimated from a sample, without indexes")]
@@ -745,6 +763,7 @@ class NamespaceOut(msgspec.Struct):
             index=index.state,
             index_progress=index.progress,
             index_note=index.note,
+            words_counted_at=row.words_counted_at,
             oldest=row.oldest,
             newest=row.newest,
             bytes=row.bytes,

@@ -25,6 +25,7 @@ from indexd.store import indexes
 from indexd.store.forgetting import plans
 from indexd.store.indexes import Namespace, Rules
 from indexd.store.search import age_histogram as ages
+from indexd.store.search import term_counts
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ async def keep(
 ) -> None:
     """Run a round every `keeper_interval_seconds` until this is cancelled, also during a build.
 
-    Each round deletes expired forget plans first, because a build can take hours.
+    Each round deletes expired forget plans and counts words first, because a build can take hours.
     """
     told: str | None = None
     while True:
@@ -87,7 +88,14 @@ async def _round(
         return str(ill[0])
     if not await no_writes(connection):
         await plans.drop_expired(connection, at=at)
+        await count_terms(connection, at)
     return await keep_once(connection, rules(settings), built)
+
+
+async def count_terms(connection: Connection, at: datetime) -> None:
+    """Count and weigh the words of the namespaces that have changed enough."""
+    for namespace in await term_counts.due(connection):
+        await term_counts.keep(connection, namespace, at=at)
 
 
 def _say(obstacle: str | None) -> None:

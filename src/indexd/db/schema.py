@@ -113,6 +113,32 @@ namespaces = Table(
         comment="Whether all vectors come from the embedder that comes along: then the first "
         "vector of a client that has another dimension, or names another model, takes their place",
     ),
+    Column(
+        "words_average",
+        Double,
+        comment="Average length, in words, that the impacts of chunk_fields.lex are taken against; "
+        "NULL: 60",
+    ),
+    Column(
+        "words_reweighing",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether impacts are being rewritten for another average",
+    ),
+    Column("words_chunks", BigInteger, comment="Number of chunks when the terms were counted last"),
+    Column(
+        "words_removed",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="Number of chunks that had ever been removed when the terms were counted last",
+    ),
+    Column(
+        "words_counted_at",
+        DateTime(timezone=True),
+        comment="When the terms were counted last; NULL: each search counts those it asks for",
+    ),
     PrimaryKeyConstraint("namespace", name="pk_namespaces"),
     CheckConstraint(
         "embedding_revision IS NULL OR embedding_model IS NOT NULL",
@@ -245,7 +271,6 @@ Index(
     chunks.c.half_life_class,
     chunks.c.ingested_at.desc(),
 )
-Index("ix_chunks_words", chunks.c.words, postgresql_using="gin")
 chunk_fields = Table(
     "chunk_fields",
     metadata,
@@ -287,8 +312,13 @@ chunk_fields = Table(
         ),
         nullable=False,
     ),
-    Column("words", TSVECTOR, comment="Place for the words of the text; not filled yet"),
-    Column("lex", SPARSEVEC(), comment="Place for the impacts of the words; not filled yet"),
+    Column("lex", SPARSEVEC(), comment="Impacts of the terms by BM25; NULL: not filled yet"),
+    Column(
+        "terms",
+        ARRAY(Integer),
+        comment="Numbers of the lexemes of the text, by indexd.term; NULL: not filled yet",
+    ),
+    Column("length", Integer, comment="Number of the words of the text, without numbers"),
     PrimaryKeyConstraint("namespace", "doc_id", "ordinal", name="pk_chunk_fields"),
     comment="What filters and words read of a chunk, its own and its document's. Beside the chunk, "
     "because updating a row that an HNSW index covers costs about 100 times an ordinary update. "
@@ -301,6 +331,26 @@ Index(
     chunk_fields.c.meta,
     postgresql_using="gin",
     postgresql_ops={"meta": "jsonb_path_ops"},
+)
+
+Index("ix_chunk_fields_terms", chunk_fields.c.terms, postgresql_using="gin")
+Index(
+    "ix_chunk_fields_unweighed",
+    chunk_fields.c.namespace,
+    chunk_fields.c.doc_id,
+    chunk_fields.c.ordinal,
+    postgresql_where=text("lex IS NULL"),
+)
+
+term_counts = Table(
+    "term_counts",
+    metadata,
+    _key("namespace"),
+    Column("term", Integer, nullable=False),
+    Column("chunks", BigInteger, nullable=False),
+    PrimaryKeyConstraint("namespace", "term", name="pk_term_counts"),
+    comment="In how many chunks of a namespace each term is. Counted by the index keeper when the "
+    "namespace has changed by a tenth; no write updates it.",
 )
 
 retention_policies = Table(

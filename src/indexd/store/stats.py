@@ -19,6 +19,7 @@ class NamespaceStats(msgspec.Struct, frozen=True):
     oldest: datetime
     newest: datetime
     bytes: int
+    words_counted_at: datetime | None
 
 
 BY_NAMESPACE = """
@@ -35,7 +36,8 @@ BY_NAMESPACE = """
            namespaces.dimension,
            oldest.ingested_at AS oldest,
            newest.ingested_at AS newest,
-           coalesce(sample.bytes * namespaces.chunks, 0)::bigint AS bytes
+           coalesce(sample.bytes * namespaces.chunks, 0)::bigint AS bytes,
+           namespaces.words_counted_at
       FROM indexd.namespaces
      CROSS JOIN LATERAL (
             SELECT ingested_at

@@ -20,7 +20,8 @@ from indexd.api.deletions import record_deletions
 from indexd.api.limits import check_filters
 from indexd.api.operations import Operation, get, json_post
 from indexd.api.parameters import Limit
-from indexd.api.parse import checked_limit, condition_from, reason_from
+from indexd.api.parse import checked_limit
+from indexd.api.parse_forget import condition_from, reason_from
 from indexd.api.structs import AuditOut, ForgetIn, ForgetOut
 from indexd.context import Service
 from indexd.db.pool import Connection

@@ -41,7 +41,7 @@ FIELDS = tuple(_COLUMNS)
 DECAY = "indexd.decay(best.ingested_at, best.half_life, %(at)s)"
 
 
-def columns(words: str = "NULL::text[]", *, chunk: str = "chunk", decay: str = DECAY) -> str:
+def columns(words: str = "NULL::float8[]", *, chunk: str = "chunk", decay: str = DECAY) -> str:
     """SQL: a hit's columns; `words` and `decay` are expressions of the words that it holds and of
     its decay, `chunk` is the relation that has its text.
     """
@@ -57,11 +57,20 @@ _COLUMN_LIST = ",\n               ".join(
 )
 
 
+class Word(msgspec.Struct, frozen=True):
+    """A word of the query that a hit holds, and its share of the similarity."""
+
+    word: str
+    share: float
+
+
 class Hit(msgspec.Struct, frozen=True):
     """A chunk that was found: a row of `columns`.
 
-    `score` is similarity x decay. `words` are those of the query that it holds, None where it was
-    not found by words. `origin` is None where the document names no source.
+    `score` is similarity x decay, in mode hybrid the fused rank. `words` are the parts of the
+    similarity by the terms of the query, None where it was not found by words; `matched` are the
+    words that counted, the weightiest first, `excerpt` is the part of the text where they stand,
+    and `highlights` are their offsets in it. `origin` is None where the document names no source.
     """
 
     doc_id: str
@@ -77,7 +86,7 @@ class Hit(msgspec.Struct, frozen=True):
     version: int
     tags: list[str]
     ingested_at: datetime
-    words: list[str] | None
+    words: list[float] | None
     origin: str | None
     origin_id: str
     origin_offset: str | None
@@ -85,6 +94,9 @@ class Hit(msgspec.Struct, frozen=True):
     injected_by: str | None
     irrelevant_since: datetime | None = None
     embedding: list[float] | None = None
+    matched: tuple[Word, ...] = ()
+    excerpt: str | None = None
+    highlights: tuple[tuple[int, int], ...] = ()
 
     @property
     def source_ref(self) -> SourceRef | None:

@@ -107,7 +107,7 @@ def describe(plan: Plan) -> str:
     """The plan in a sentence, for people."""
     match plan:
         case Words():
-            return "words: rank the chunks that hold the words by text rank and decay"
+            return "words: rank the chunks that hold one of the words by BM25 and decay"
         case Scan(rows):
             return f"scan: score all of about {rows:,.0f} chunks that match"
         case Nearest(ef, rows):

@@ -91,7 +91,6 @@ def _scored(rows: str) -> str:
 def answer(
     candidates: str,
     *,
-    words: str = "NULL::text[]",
     per_document: bool = False,
     similar: bool = False,
 ) -> str:
@@ -121,7 +120,7 @@ def answer(
         best AS (
             {_top("scored", "*", per_document=per_document, limit=_PAGE)}
         )
-        SELECT {hits.columns(words)}
+        SELECT {hits.columns()}
           FROM best
           JOIN indexd.chunks AS chunk
             ON chunk.namespace = %(namespace)s
@@ -392,93 +391,6 @@ def sample(filters: Filters) -> str:
                  LIMIT %(each)s
                ) AS sampled
     """
-
-
-def _with_words(filters: Filters, wanted: str) -> str:
-    """Chunks that hold the words, with their text rank as similarity.
-
-    The rank counts how many of the words stand there and how often; 1 divides it by the logarithm
-    of the text's length, 32 scales it into 0..1. `wanted` is all_words or any_word.
-    """
-    return f"""SELECT {_CANDIDATE},
-                   ts_rank(words, indexd.{wanted}(%(text)s), 1 | 32)::float8 AS similarity
-              FROM indexd.chunks
-             WHERE namespace = %(namespace)s
-               AND words @@ indexd.{wanted}(%(text)s)
-               AND {of_chunks(filters)}"""
-
-
-_MATCHED_WORDS = """ARRAY(
-                   SELECT word
-                     FROM unnest(%(shown)s::text[]) WITH ORDINALITY AS shown (word, place)
-                    WHERE chunk.words @@ indexd.all_words(word)
-                    ORDER BY place
-               )"""
-
-
-def words(
-    filters: Filters, wanted: str, *, per_document: bool = False, similar: bool = False
-) -> str:
-    """The k best by text rank x decay, of the chunks that hold the words."""
-    found = answer(
-        _with_words(filters, wanted),
-        words=_MATCHED_WORDS,
-        per_document=per_document,
-        similar=similar,
-    )
-    return f"/* indexd:search.words */{found}"
-
-
-def words_pool(filters: Filters, wanted: str) -> str:
-    """The pool of mode hybrid: keys by text rank x decay, best first."""
-    return f"""/* indexd:search.words_pool */
-        SELECT doc_id, chunk_id
-          FROM (
-            {_with_words(filters, wanted)}
-               ) AS matching
-         ORDER BY indexd.score(
-                      similarity, ingested_at, coalesce(half_life_seconds, %(half_life)s), %(at)s
-                  ) DESC, doc_id, chunk_id
-         LIMIT %(pool)s
-    """
-
-
-def fused(*, per_document: bool = False) -> str:
-    """Fuse two rankings by reciprocal rank, each given as ids in its order. First in both is 1."""
-    candidates = """WITH meaning AS (
-                SELECT *
-                  FROM unnest(%(near_doc_ids)s::text[], %(near_chunk_ids)s::text[])
-                       WITH ORDINALITY AS near (doc_id, chunk_id, place)
-            ),
-            words AS (
-                SELECT *
-                  FROM unnest(%(said_doc_ids)s::text[], %(said_chunk_ids)s::text[])
-                       WITH ORDINALITY AS said (doc_id, chunk_id, place)
-            ),
-            fused AS (
-                SELECT doc_id,
-                       chunk_id,
-                       (
-                           coalesce(1 / (%(smoothing)s::float8 + meaning.place), 0)
-                         + coalesce(1 / (%(smoothing)s::float8 + words.place), 0)
-                       ) * (%(smoothing)s::float8 + 1) / 2 AS similarity
-                  FROM meaning
-                  FULL JOIN words USING (doc_id, chunk_id)
-            )
-            SELECT chunks.doc_id, chunks.ordinal, chunks.chunk_id, chunks.ingested_at,
-                   chunks.half_life_seconds, fused.similarity
-              FROM fused
-              JOIN indexd.chunks
-                ON chunks.namespace = %(namespace)s
-               AND chunks.doc_id = fused.doc_id COLLATE "C"
-               AND chunks.chunk_id = fused.chunk_id COLLATE "C"
-    """
-    # What the vector alone found is not called a text match, though it may hold the words too.
-    matched = f"""CASE WHEN (best.doc_id, best.chunk_id) IN (
-                   SELECT * FROM unnest(%(said_doc_ids)s::text[], %(said_chunk_ids)s::text[])
-               ) THEN {_MATCHED_WORDS} END"""
-    found = answer(candidates, words=matched, per_document=per_document)
-    return f"/* indexd:search.fused */{found}"
 
 
 def centre() -> str:

@@ -153,13 +153,14 @@ def insert_whole_statement(chunks: int) -> str:
            -- This waits until the orphans, whose keys may be the same, are deleted.
            AND (SELECT chunks + fields FROM orphans) >= 0
         RETURNING namespace, doc_id, ordinal, ingested_at, half_life_seconds, source_ref_origin,
-                  source_path, tags, meta
+                  source_path, tags, meta, text
     ),
     fields AS (
         {chunk_fields.INSERT_INTO}
         SELECT {chunk_fields.OF_CHUNK}
           FROM chunks AS chunk
          CROSS JOIN (SELECT %(meta)s::jsonb AS meta) AS document
+         {chunk_fields.WEIGHED}
     )
     UPDATE indexd.namespaces
        -- A document whose row was deleted by hand is counted still.
@@ -196,6 +197,7 @@ async def insert_whole(connection: Connection, row: DocumentRow, generation: int
             "created_at": row.written_at,
             "expires_at": row.expires_at,
             "generation": generation,
+            "average": None,
             **_named(chunks, _OF_CHUNK),
         },
     )
@@ -223,10 +225,11 @@ COPY_CHUNKS = f"""
 
 async def write_chunks(
     connection: Connection, namespace: str, documents: Sequence[DocumentRow], generation: int
-) -> None:
+) -> float | None:
     """Insert the chunks of documents whose rows are written and that have none, and their fields.
 
-    `generation` is the namespace's.
+    `generation` is the namespace's. Returns the average length of the texts in words, for a
+    namespace that has none yet; None of few texts.
     """
     chunks = [chunk for row in documents for chunk in _chunk_rows(namespace, row, generation)]
     if len(chunks) <= SMALL:
@@ -235,7 +238,11 @@ async def write_chunks(
         )
     else:
         await _copy(connection, chunks)
-    await chunk_fields.write(connection, namespace, [row.doc_id for row in documents])
+    average = chunk_fields.average_length(
+        [chunk.text for row in documents for chunk in row.document.chunks]
+    )
+    await chunk_fields.write(connection, namespace, [row.doc_id for row in documents], average)
+    return average
 
 
 async def _copy(connection: Connection, chunks: Sequence[tuple[Any, ...]]) -> None:

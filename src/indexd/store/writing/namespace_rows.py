@@ -134,18 +134,34 @@ ADD_COUNTS = """
     UPDATE indexd.namespaces
        SET documents      = documents      + %(documents)s,
            chunks         = chunks         + %(chunks)s,
-           chunks_removed = chunks_removed + %(removed)s
+           chunks_removed = chunks_removed + %(removed)s,
+           words_average  = coalesce(words_average, %(average)s)
      WHERE namespace = %(namespace)s
 """
 
 
 async def add_counts(
-    connection: Connection, namespace: str, *, documents: int, chunks: int, removed: int
+    connection: Connection,
+    namespace: str,
+    *,
+    documents: int,
+    chunks: int,
+    removed: int,
+    average: float | None = None,
 ) -> None:
-    """Add these differences to the namespace's counters; `removed` chunks were replaced."""
+    """Add these differences to the namespace's counters; `removed` chunks were replaced.
+
+    `average` is the length in words that a namespace begins with which has none yet.
+    """
     if not (documents or chunks or removed):
         return
     await connection.execute(
         ADD_COUNTS,
-        {"namespace": namespace, "documents": documents, "chunks": chunks, "removed": removed},
+        {
+            "namespace": namespace,
+            "documents": documents,
+            "chunks": chunks,
+            "removed": removed,
+            "average": average,
+        },
     )

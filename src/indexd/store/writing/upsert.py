@@ -281,7 +281,7 @@ async def _write_rows(
     if again:
         await document_rows.replace_rows(connection, namespace, again)
     orphans = await chunk_rows.clear_orphans(connection, namespace, new) if new else {}
-    await chunk_rows.write_chunks(connection, namespace, changed, generation)
+    average = await chunk_rows.write_chunks(connection, namespace, changed, generation)
     removed = sum(replaced[row.doc_id].chunk_count for row in again) + sum(orphans.values())
     await namespace_rows.add_counts(
         connection,
@@ -290,6 +290,7 @@ async def _write_rows(
         documents=len(new) - len(orphans),
         chunks=sum(len(row.document.chunks) for row in changed) - removed,
         removed=removed,
+        average=average,
     )
 
 

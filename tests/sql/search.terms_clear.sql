@@ -1,0 +1,3 @@
+/* indexd:search.terms_clear */
+DELETE FROM indexd.term_counts
+ WHERE namespace = %(namespace)s

@@ -1,0 +1,1 @@
+/* indexd:search.terms_snapshot */ SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
