@@ -111,6 +111,7 @@ async def test_the_answer_is_brute_forces(
     tag: str | None,
 ) -> None:
     monkeypatch.setattr(lexical, "FIRST_ROUND", 30)
+    monkeypatch.setattr(lexical, "SCANNED", 0)
     rounds: list[bool] = []
     proved = lexical.proved
 

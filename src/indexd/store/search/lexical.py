@@ -25,6 +25,9 @@ FIRST_ROUND = 1_000
 GROWTH = 4
 """How many times more chunks the next round scores."""
 
+SCANNED = 50_000
+"""Chunks of a namespace up to which the only round takes all words: more rounds cost more."""
+
 LAST_SHARE = 0.25
 """Share of the namespace's chunks from which on a round takes all words."""
 
@@ -84,7 +87,7 @@ async def keys(
 
 def first_terms(asked: Asked, wanted: int) -> int:
     """How many of the weightiest terms are together in about this many chunks; all, if in many."""
-    if wanted >= asked.total * LAST_SHARE:
+    if asked.total <= SCANNED or wanted >= asked.total * LAST_SHARE:
         return len(asked.terms)
     together = 0
     for taken, term in enumerate(asked.terms, start=1):
