@@ -70,7 +70,7 @@
                        %(at)s
                    ) AS score
               FROM matching
-             WHERE similarity >= %(min_similarity)s::float8
+             WHERE similarity > 0 AND similarity >= %(min_similarity)s::float8
         ),
         best AS (
             SELECT *

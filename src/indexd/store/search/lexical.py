@@ -60,12 +60,6 @@ async def keys(
     """The k best, best first."""
     if not asked.terms:
         return []
-    statement = words.keys(
-        query.filters,
-        per_document=query.per_document,
-        similar=query.min_similarity is not None,
-        unweighed=asked.unweighed,
-    )
     values: dict[str, Any] = {
         "namespace": query.namespace,
         "asked": asked.vector,
@@ -78,6 +72,13 @@ async def keys(
     wanted = FIRST_ROUND
     while True:
         taken = first_terms(asked, wanted)
+        statement = words.keys(
+            query.filters,
+            per_document=query.per_document,
+            similar=query.min_similarity is not None,
+            unweighed=asked.unweighed,
+            broad=is_broad(asked, taken),
+        )
         values["terms"] = asked.numbers[:taken]
         found = await rows.every(connection, RankedChunk, statement, values)
         if proved(asked, taken, query, found):
@@ -97,6 +98,12 @@ def first_terms(asked: Asked, wanted: int) -> int:
         if together >= wanted:
             return taken
     return len(asked.terms)
+
+
+def is_broad(asked: Asked, taken: int) -> bool:
+    """Whether all terms are taken, in so many chunks that a scan costs less than an index."""
+    together = sum(term.chunks for term in asked.terms)
+    return taken == len(asked.terms) and together >= asked.total * LAST_SHARE
 
 
 def proved(asked: Asked, taken: int, query: Query, found: list[RankedChunk]) -> bool:

@@ -7,8 +7,10 @@ _WEIGHED = """SELECT fields.doc_id, fields.ordinal, fields.ingested_at, fields.h
                    -(fields.lex <#> %(asked)s::sparsevec) AS similarity
               FROM indexd.chunk_fields AS fields
              WHERE fields.namespace = %(namespace)s
-               AND fields.terms && %(terms)s::int[]
+               AND {found}
                AND {filters}"""
+
+_BY_TERM = "fields.terms && %(terms)s::int[]"
 
 # What a program of the release before wrote: weighed on the way, until the keeper has done it.
 _UNWEIGHED = """SELECT fields.doc_id, fields.ordinal, fields.ingested_at, fields.half_life_seconds,
@@ -29,21 +31,30 @@ _UNWEIGHED = """SELECT fields.doc_id, fields.ordinal, fields.ingested_at, fields
 
 
 def keys(
-    filters: Filters, *, per_document: bool = False, similar: bool = False, unweighed: bool = False
+    filters: Filters,
+    *,
+    per_document: bool = False,
+    similar: bool = False,
+    unweighed: bool = False,
+    broad: bool = False,
 ) -> str:
     """The k best keys of the chunks that hold one of `terms`, by similarity x decay.
 
-    `similar` leaves out what is below min_similarity. `unweighed` adds the chunks whose words are
-    not weighed yet. The ids of chunks stand in another table: they are looked up for the k best
-    alone, and for those that tie with the last of them in score and document.
+    With `broad` these are all terms of the query, and so common that no index is asked for them: a
+    chunk without any has the similarity 0. `similar` leaves out what is below min_similarity.
+    `unweighed` adds the chunks whose words are not weighed yet. The ids of chunks stand in another
+    table: they are looked up for the k best alone, and for those that tie with the last of them in
+    score and document.
     """
     passed = of_fields(filters)
-    matching = _WEIGHED.format(filters=passed)
+    matching = _WEIGHED.format(filters=passed, found="true" if broad else _BY_TERM)
     if unweighed:
         matching += f"""
             UNION ALL
             {_UNWEIGHED.format(filters=passed)}"""
-    enough = "similarity >= %(min_similarity)s::float8" if similar else "similarity > 0"
+    enough = "similarity > 0"
+    if similar:
+        enough += " AND similarity >= %(min_similarity)s::float8"
     if per_document:
         best = """SELECT scored.*
               FROM (
