@@ -101,7 +101,7 @@ def first_terms(asked: Asked, wanted: int) -> int:
 
 
 def is_broad(asked: Asked, taken: int) -> bool:
-    """Whether all terms are taken, in so many chunks that a scan costs less than an index."""
+    """Whether all terms are taken, and a quarter of the chunks or more may hold one."""
     together = sum(term.chunks for term in asked.terms)
     return taken == len(asked.terms) and together >= asked.total * LAST_SHARE
 
