@@ -287,12 +287,12 @@ def _empty(connection: psycopg.Connection[Any]) -> None:
         "SELECT max(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) AS name",
         [tables],
     ).fetchall()
+    emptied = f"TRUNCATE {', '.join(tables)}"
     if size < LARGE:
-        connection.execute("; ".join(f"DELETE FROM {table}" for table in tables))
-        return
+        emptied = "; ".join(f"DELETE FROM {table}" for table in tables)
     while True:
         try:
-            connection.execute(f"TRUNCATE {', '.join(tables)}")
+            connection.execute(emptied)
         except psycopg.errors.DeadlockDetected:
             continue  # with what the application does in the background
         return

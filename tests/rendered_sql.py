@@ -14,7 +14,7 @@ from textwrap import dedent
 from indexd import store
 from indexd.policy import Policy, Semantic
 from indexd.store import facets, indexes, library
-from indexd.store.facets import Asked, Field
+from indexd.store.facets import FacetsAsked, Field
 from indexd.store.filters import Filters
 from indexd.store.forgetting import forget, plans, purge_rank, retention
 from indexd.store.forgetting.forget import Condition
@@ -38,7 +38,9 @@ ALL = Filters(
     meta={"lang": "de"},
 )
 BY_WHERE = Filters(where=parse({"field": "meta.lang", "op": "ne", "value": "de"}), unexpired_at=AT)
-FACETS = Asked([Field("tags"), Field("meta", ("lang",)), Field("ingested_at")], ALL, 10, 1_000)
+FACETS = FacetsAsked(
+    [Field("tags"), Field("meta", ("lang",)), Field("ingested_at")], ALL, 10, 1_000
+)
 NAME = re.compile(r"\s*/\* indexd:([a-z_.]+) \*/")
 OLDEST = Policy(max_items=10, purge_strategy="oldest")
 LOWEST_SCORE = Policy(max_items=10, purge_strategy="lowest_score")

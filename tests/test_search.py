@@ -59,6 +59,7 @@ async def test_a_result_has_every_field_of_the_contract(client: Client) -> None:
         "rationale": ["Tag match: project", "Vector cosine: 1.00"],
         "text": "Ein Abschnitt",
         "document_meta": {},
+        "highlights": [],
         "version": 1,
         "meta": {"tags": ["project/infra"], "n": 1},
         "source_ref": {

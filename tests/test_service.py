@@ -85,7 +85,9 @@ async def test_stats_count_by_namespace(client: Client) -> None:
     assert details == {
         "documents": 1,
         "chunks": 2,
+        "expired": 0,
         "dimension": 2,
+        "words_counted_at": None,
         "index": "exact",
         "index_progress": None,
         "index_note": None,

@@ -108,7 +108,6 @@ CHUNK_FIELDS = """
         filter_keys       bigint[]    NOT NULL GENERATED ALWAYS AS (
             indexd.filter_keys(namespace, tags, source_path, source_ref_origin)
         ) STORED,
-        words             tsvector,
         lex               sparsevec,
         CONSTRAINT pk_chunk_fields PRIMARY KEY (namespace, doc_id, ordinal)
     )
@@ -126,7 +125,6 @@ COMMENTS |= {
     "COLUMN indexd.chunk_fields.tags": "The chunk's tags and its document's, each once",
     "COLUMN indexd.chunk_fields.meta": "The document's meta with the chunk's over it, at the "
     "first level",
-    "COLUMN indexd.chunk_fields.words": "Place for the words of the text; not filled yet",
     "COLUMN indexd.chunk_fields.lex": "Place for the impacts of the words; not filled yet",
     "FUNCTION indexd.write_chunk_fields": "Writes chunk_fields of a chunk that a program of the "
     "release before inserts",
@@ -172,7 +170,6 @@ TRIGGER_FUNCTION = """
                source_path       = excluded.source_path,
                tags              = excluded.tags,
                meta              = excluded.meta,
-               words             = NULL,
                lex               = NULL;
         RETURN NULL;
     END

@@ -268,7 +268,6 @@ STATEMENTS = (
     TRIGGER_FUNCTION.format(
         empty="terms = NULL, lex = NULL, length = NULL",
     ),
-    "ALTER TABLE indexd.chunk_fields DROP COLUMN IF EXISTS words",
     """
     ALTER TABLE indexd.namespaces
         ADD COLUMN IF NOT EXISTS words_average    double precision,
@@ -349,18 +348,13 @@ def downgrade() -> None:
     with op.get_context().autocommit_block():
         op.execute(f"SET lock_timeout = '{LOCK_WAIT}'")
         for statement in (
-            "ALTER TABLE indexd.chunk_fields ADD COLUMN IF NOT EXISTS words tsvector",
-            TRIGGER_FUNCTION.format(empty="words = NULL, lex = NULL"),
+            TRIGGER_FUNCTION.format(empty="lex = NULL"),
             "UPDATE indexd.chunk_fields SET lex = NULL WHERE lex IS NOT NULL",
             """
             ALTER TABLE indexd.chunk_fields
                 DROP COLUMN IF EXISTS terms,
                 DROP COLUMN IF EXISTS length
             """,
-            comment(
-                "COLUMN indexd.chunk_fields.words",
-                "Place for the words of the text; not filled yet",
-            ),
             comment(
                 "COLUMN indexd.chunk_fields.lex",
                 "Place for the impacts of the words; not filled yet",

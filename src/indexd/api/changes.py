@@ -27,7 +27,7 @@ from indexd.api.parse import (
 from indexd.api.structs import DocumentsFacetsIn, DocumentsUpdateIn, SetIn
 from indexd.errors import InvalidField
 from indexd.settings import Settings
-from indexd.store.facets import Asked, Field
+from indexd.store.facets import FacetsAsked, Field
 from indexd.store.where.tree import field_of
 from indexd.store.writing.update import DocumentChange, MetaLimits, Update
 
@@ -98,7 +98,7 @@ def _expiry(sent: SetIn, *, at: datetime) -> datetime | UnsetType | None:
     return ends
 
 
-def facets_from(request: DocumentsFacetsIn, settings: Settings, *, at: datetime) -> Asked:
+def facets_from(request: DocumentsFacetsIn, settings: Settings, *, at: datetime) -> FacetsAsked:
     """Raises InvalidField."""
     check_list(request, settings)
     if not 1 <= len(request.fields) <= MAX_FIELDS:
@@ -109,7 +109,7 @@ def facets_from(request: DocumentsFacetsIn, settings: Settings, *, at: datetime)
         if name in names[:place]:
             raise InvalidField(f"fields[{place}]: expected each field once, got {name!r} twice")
     filters = filters_from(one_filter(request.filters, request.filter))
-    return Asked(
+    return FacetsAsked(
         fields=fields,
         filters=replace(filters, unexpired_at=at),
         limit=min(request.limit or DEFAULT_LIMIT, MAX_LIMIT),

@@ -516,7 +516,12 @@ forget_plan_documents = Table(
     _key("doc_id"),
     Column("ingested_at", DateTime(timezone=True), nullable=False),
     Column("digest", LargeBinary, nullable=False),
-    Column("version", BigInteger),
+    Column(
+        "version",
+        BigInteger,
+        comment="Version of the document that was seen; NULL: planned by a program of the release "
+        "before",
+    ),
     PrimaryKeyConstraint("namespace", "plan_id", "doc_id", name="pk_forget_plan_documents"),
     comment="The documents of a plan, in the version that was seen: ingested_at and digest.",
 )

@@ -77,7 +77,7 @@ class Facet(msgspec.Struct, frozen=True):
     ]
 
 
-class Asked(msgspec.Struct, frozen=True):
+class FacetsAsked(msgspec.Struct, frozen=True):
     """What is asked for; `max_bytes` is about what the values of all fields may take together."""
 
     fields: Sequence[Field]
@@ -207,7 +207,7 @@ def _facet(field: Field, place: int) -> str:
     )"""
 
 
-def facets_statement(asked: Asked, *, sampled: bool) -> str:
+def facets_statement(asked: FacetsAsked, *, sampled: bool) -> str:
     """SQL: a row per field, and how many documents were looked at."""
     columns = sorted(
         {"doc_id"} | {_OF_DOCUMENT[one.field] for one in asked.fields if one.field in _OF_DOCUMENT}
@@ -247,7 +247,7 @@ class _Row(msgspec.Struct, frozen=True):
     documents: int
 
 
-async def facets(connection: Connection, namespace: str, asked: Asked) -> dict[str, Facet]:
+async def facets(connection: Connection, namespace: str, asked: FacetsAsked) -> dict[str, Facet]:
     """The facets by the names of their fields; above EXACT documents, those of a sample."""
     values = {"namespace": namespace, **parameters(asked.filters)}
     total = await rows.value(connection, count_statement(asked.filters), values)
