@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from psycopg.types.json import Jsonb
 
 from indexd.errors import FilterTooDear, TookTooLong
+from indexd.store.visible import live
 from indexd.store.where import conditions
 from indexd.store.where.conditions import OVER_CHUNKS, OVER_FIELDS, Columns
 from indexd.store.where.tree import Where
@@ -192,9 +193,7 @@ def for_documents(filters: Filters) -> str:
     }
     of_document = {
         "source_ref_origin": "document.source_ref_origin = ANY(%(source_ref_origin)s::text[])",
-        "unexpired_at": """(
-            document.expires_at IS NULL OR document.expires_at > %(unexpired_at)s::timestamptz
-           )""",
+        "unexpired_at": live("document", at="unexpired_at"),
     }
     given = [*_alike(filters, "document"), *_given(by_chunk | of_document, filters)]
     if filters.where is not None:
